@@ -1,0 +1,151 @@
+"""Which frames go into the next batch, and when. No I/O, no clock, no threads."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from streamd.slots import FrameMeta, InputShape
+
+# Roboflow's adaptive window: shortest live period less the time of one batch, within these.
+MIN_WAIT_NS = 2_000_000
+MAX_WAIT_NS = 100_000_000
+IDLE_AFTER_NS = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyFrame:
+    """A taken slot that waits for a batch.
+
+    `since_ns` is when its camera began to wait for its turn: a frame that replaces an older one
+    keeps the older one's place, so a fast camera is neither favoured nor starved.
+    """
+
+    slot: int
+    meta: FrameMeta
+    since_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """When to stop waiting for a fuller batch."""
+
+    max_size: int
+    max_wait_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Frames to infer now (at most one shape), or none and the time to look again."""
+
+    frames: tuple[ReadyFrame, ...] = ()
+    wake_at_ns: int | None = None
+
+
+def collect_batch(
+    ready: Sequence[Sequence[ReadyFrame]], now_ns: int, policy: BatchPolicy, active_cameras: int
+) -> Decision:
+    """The next batch out of `ready`, which holds each camera's waiting frames, oldest first.
+
+    Every camera gets one frame before any gets a second; within a round, who has waited longest
+    comes first. The frame that has waited longest of all decides the shape. A batch leaves when it
+    is full, when each of the `active_cameras` that may still deliver is in it, or when its oldest
+    frame has waited for `policy.max_wait_ns`, so a camera that is silent delays nobody for longer
+    than that.
+    """
+    heads = [frames[0] for frames in ready if frames]
+    if not heads:
+        return Decision()
+    oldest = min(heads, key=lambda frame: frame.since_ns)
+    shape = oldest.meta.shape
+    turns = sorted(
+        (position, frame.since_ns, frame.slot, frame)
+        for frames in ready
+        for position, frame in enumerate(_leading(frames, shape))
+    )
+    frames = tuple(turn[-1] for turn in turns[: policy.max_size])
+    deadline_ns = oldest.meta.ready_ns + policy.max_wait_ns
+    if len(frames) == policy.max_size or len(heads) >= active_cameras or now_ns >= deadline_ns:
+        return Decision(frames=frames)
+    return Decision(wake_at_ns=deadline_ns)
+
+
+def _leading(frames: Sequence[ReadyFrame], shape: InputShape) -> Iterable[ReadyFrame]:
+    """The frames of one camera up to the first of another shape, so that its order holds."""
+    for frame in frames:
+        if frame.meta.shape != shape:
+            return
+        yield frame
+
+
+class Lineup:
+    """The frames that wait for a batch, by camera: the newest of a live one, all of a file."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, deque[ReadyFrame]] = {}
+        self._served_ns: dict[int, int] = {}
+        self._seen_ns: dict[int, int] = {}
+        self._period_ns: dict[int, float] = {}
+
+    def __len__(self) -> int:
+        return sum(len(frames) for frames in self._waiting.values())
+
+    @property
+    def ready(self) -> list[Sequence[ReadyFrame]]:
+        """Each camera's waiting frames, oldest first."""
+        return [frames for frames in self._waiting.values() if frames]
+
+    def admit(self, slot: int, meta: FrameMeta) -> int | None:
+        """Adds a taken slot; returns the slot of the live frame that it replaces, if any.
+
+        The slots of one camera are to be admitted in the order of their `seq`.
+        """
+        waiting = self._waiting.setdefault(meta.camera, deque())
+        self._note_period(meta)
+        if not meta.lossless and waiting:
+            stale = waiting.pop()
+            waiting.append(ReadyFrame(slot, meta, stale.since_ns))
+            return stale.slot
+        since_ns = max(meta.ready_ns, self._served_ns.get(meta.camera, 0))
+        waiting.append(ReadyFrame(slot, meta, since_ns))
+        return None
+
+    def remove(self, frames: Iterable[ReadyFrame], now_ns: int) -> None:
+        """Takes a batch's frames out: they are the first ones of their cameras."""
+        for frame in frames:
+            waiting = self._waiting[frame.meta.camera]
+            if waiting.popleft().slot != frame.slot:
+                raise ValueError(f"slot {frame.slot} is not the next one of its camera")
+            self._served_ns[frame.meta.camera] = now_ns
+            if waiting:
+                # The next frame of a file begins to wait when the one before it is served.
+                following = waiting.popleft()
+                waiting.appendleft(ReadyFrame(following.slot, following.meta, now_ns))
+
+    def active_cameras(self, now_ns: int) -> int:
+        """Cameras that delivered within the last two seconds."""
+        return sum(now_ns - seen < IDLE_AFTER_NS for seen in self._seen_ns.values())
+
+    def adaptive_wait_ns(self, now_ns: int, batch_ns: float) -> int:
+        """How long a batch may wait for more: the shortest live period less `batch_ns`.
+
+        `batch_ns` is what a batch takes on average. Clamped to 2..100 ms; the rule is the one of
+        Roboflow's inference pipeline. A camera that was idle for two seconds does not count.
+        """
+        periods = [
+            period
+            for camera, period in self._period_ns.items()
+            if now_ns - self._seen_ns[camera] < IDLE_AFTER_NS
+        ]
+        if not periods:
+            return MIN_WAIT_NS
+        return int(min(max(min(periods) - batch_ns, MIN_WAIT_NS), MAX_WAIT_NS))
+
+    def _note_period(self, meta: FrameMeta) -> None:
+        last = self._seen_ns.get(meta.camera)
+        self._seen_ns[meta.camera] = meta.ready_ns
+        if last is None or meta.lossless:
+            return
+        gap = meta.ready_ns - last
+        if 0 < gap < IDLE_AFTER_NS:
+            average = self._period_ns.get(meta.camera, gap)
+            self._period_ns[meta.camera] = average + 0.1 * (gap - average)

@@ -1,0 +1,180 @@
+"""One camera: its thread reads, decodes and fills slots, and is the only place that retries."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streamd.clock import Backoff, Clock
+from streamd.decoder import DecodedFrame, Decoder
+from streamd.errors import Reason, SourceError
+from streamd.letterbox import display_size
+from streamd.messages import CameraReport, CameraState
+from streamd.slot_writer import Capture, SlotWriter
+from streamd.slots import TsSource
+from streamd.source import Feed, Source
+from streamd.timeline import FileTimeline
+
+Report = Callable[[CameraReport], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CameraPlan:
+    """How a camera is to be read. `give_up` ends a source that fails instead of trying again."""
+
+    id: str
+    stall_timeout_s: float
+    loop: bool
+    paced: bool
+    give_up: bool
+
+
+class _Stopped(Exception):  # noqa: N818  # no error: it unwinds the thread of a camera
+    """The worker is to end."""
+
+
+class Camera:
+    """Reads one source until it is done or stopped.
+
+    The source, the clock and the back-off are passed in; `report` hears of every change of state.
+    """
+
+    def __init__(
+        self,
+        plan: CameraPlan,
+        *,
+        source: Source,
+        writer: SlotWriter,
+        clock: Clock,
+        backoff: Backoff,
+        report: Report,
+    ) -> None:
+        self._plan = plan
+        self._source = source
+        self._writer = writer
+        self._clock = clock
+        self._backoff = backoff
+        self._report = report
+        self._stop = threading.Event()
+        self._timeline = FileTimeline(clock)
+        self._online_ns: int | None = None
+        self._last_frame_ns = 0
+
+    def stop(self) -> None:
+        """Asks the thread to end after the packet it is at."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """The whole life of the camera; returns when it is done, given up or stopped."""
+        try:
+            while True:
+                self._tell(CameraState.CONNECTING)
+                try:
+                    self.run_once()
+                except SourceError as error:
+                    if self._plan.give_up:
+                        return self._tell(CameraState.FAILED, error)
+                    self._wait_for_next_try(error)
+                else:
+                    return self._tell(CameraState.DONE)
+        except _Stopped:
+            self._tell(CameraState.STOPPED)
+
+    def run_once(self) -> None:
+        """Reads the source to its end, a looped file for ever. Raises SourceError if it fails."""
+        while True:
+            feed = self._source.open()
+            try:
+                self._read(feed)
+            finally:
+                feed.close()
+            if feed.info.live:
+                raise SourceError(Reason.ENDED, "the other side closed the stream")
+            if not self._plan.loop:
+                return
+
+    def _wait_for_next_try(self, error: SourceError) -> None:
+        # A refused password is not tried often: cameras lock the account or the address.
+        slow = error.reason is Reason.AUTH_FAILED
+        delay_s = self._backoff.longest_delay_s() if slow else self._backoff.next_delay_s()
+        self._tell(CameraState.OFFLINE, error, retry_in_s=round(delay_s, 2))
+        self._sleep(delay_s)
+
+    def _read(self, feed: Feed) -> None:
+        """One opened source, from its first packet to its last."""
+        decoder = Decoder(feed.stream, self._clock)
+        self._online_ns = None
+        self._last_frame_ns = self._clock.monotonic_ns()
+        if not feed.info.live:
+            self._timeline.restart()
+        for packet in feed.packets():
+            if self._stop.is_set():
+                raise _Stopped
+            decoded = decoder.decode(packet)
+            if decoded.damaged:
+                self._writer.count_damaged(decoded.damaged)
+            for frame in decoded.frames:
+                self._take(feed, frame, decoded.cpu_ns)
+            self._check_stall(feed)
+        if self._online_ns is None:
+            raise SourceError(Reason.INVALID_DATA, "holds no frame that can be decoded")
+
+    def _take(self, feed: Feed, frame: DecodedFrame, decode_ns: int) -> None:
+        self._last_frame_ns = self._clock.monotonic_ns()
+        if self._online_ns is None:
+            self._online_ns = self._last_frame_ns
+            self._tell_online(feed, frame)
+        elif self._last_frame_ns - self._online_ns >= self._backoff.stable_s * 1e9:
+            self._backoff.reset()
+        capture = self._dated_live(frame) if feed.info.live else self._dated_file(frame)
+        if not self._writer.write(frame, capture, decode_ns):
+            raise _Stopped
+
+    def _dated_live(self, frame: DecodedFrame) -> Capture:
+        return Capture(
+            media_s=frame.arrival_ns / 1e9,
+            wall_ns=frame.arrival_wall_ns,
+            monotonic_ns=frame.arrival_ns,
+            ts_source=TsSource.ARRIVAL,
+            lossless=False,
+        )
+
+    def _dated_file(self, frame: DecodedFrame) -> Capture:
+        position_s = self._timeline.place(frame.pts_s)
+        if self._plan.paced:
+            self._sleep(self._timeline.ahead_s(position_s))
+        return Capture(
+            media_s=position_s,
+            wall_ns=self._timeline.wall_ns(position_s),
+            monotonic_ns=self._clock.monotonic_ns() if self._plan.paced else frame.arrival_ns,
+            ts_source=TsSource.PTS,
+            lossless=True,
+        )
+
+    def _check_stall(self, feed: Feed) -> None:
+        """Packets without a whole frame are a stall too: a codec that changed, say."""
+        silent_s = (self._clock.monotonic_ns() - self._last_frame_ns) / 1e9
+        if feed.info.live and silent_s > self._plan.stall_timeout_s:
+            raise SourceError(Reason.STALLED, f"no whole frame for {silent_s:.0f} s")
+
+    def _sleep(self, seconds: float) -> None:
+        if seconds > 0 and self._clock.wait(self._stop, seconds):
+            raise _Stopped
+
+    def _tell_online(self, feed: Feed, frame: DecodedFrame) -> None:
+        width, height = display_size(frame.image)
+        report = CameraReport(
+            self._plan.id,
+            CameraState.ONLINE,
+            codec=feed.info.codec,
+            width=width,
+            height=height,
+            fps=feed.info.fps,
+            decode="cpu",
+        )
+        self._report(report)
+
+    def _tell(
+        self, state: CameraState, error: SourceError | None = None, retry_in_s: float | None = None
+    ) -> None:
+        reason, detail = (error.reason, error.detail) if error else (None, "")
+        self._report(CameraReport(self._plan.id, state, reason, detail, retry_in_s=retry_in_s))

@@ -1,0 +1,82 @@
+"""The commands. Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streamd import __version__
+from streamd.config import Config, load_config
+from streamd.config.secrets import mask_text
+from streamd.daemon import run_daemon
+from streamd.errors import ConfigError, ModelError, RedisSetupError, SetupError, StreamdError
+from streamd.logs import configure_logging
+
+_WRONG_SETUP = (ConfigError, ModelError, RedisSetupError, SetupError)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Many cameras, one model, events in Redis.",
+)
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="the YAML file")]
+
+
+def main() -> None:
+    """Runs the command line; every error is one readable line on stderr, never a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as end:
+        code = end.exit_code
+    except typer.Abort:
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        code = 0
+        sys.stdout = None
+    except _WRONG_SETUP as error:
+        code = _complain(error, 2)
+    except StreamdError as error:
+        code = _complain(error, 1)
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show(sys.stderr)
+        code = getattr(error, "exit_code", 2)
+    sys.exit(code or 0)
+
+
+def _complain(error: StreamdError, code: int) -> int:
+    print(mask_text(str(error)), file=sys.stderr)
+    return code
+
+
+def load(path: Path) -> Config:
+    """The configuration at `path`, with the log set up as it says."""
+    config = load_config(path)
+    configure_logging(config.log.level, config.log.format)
+    return config
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    until_done: Annotated[
+        bool, typer.Option("--until-done", help="end when every file was read and published")
+    ] = False,
+) -> None:
+    """Run the daemon in the foreground."""
+    raise typer.Exit(run_daemon(load(config), until_done=until_done))
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="print the version and end")] = False,
+) -> None:
+    """Many cameras, one model, events in Redis."""
+    if show:
+        print(f"streamd {__version__}")
+        raise typer.Exit

@@ -1,0 +1,27 @@
+"""The configuration: one typed YAML file."""
+
+from streamd.config.load import load_config
+from streamd.config.models import (
+    CameraConfig,
+    Config,
+    HttpConfig,
+    IngestConfig,
+    LogConfig,
+    ModelConfig,
+    Publish,
+    RedisConfig,
+)
+from streamd.config.secrets import mask_url
+
+__all__ = [
+    "CameraConfig",
+    "Config",
+    "HttpConfig",
+    "IngestConfig",
+    "LogConfig",
+    "ModelConfig",
+    "Publish",
+    "RedisConfig",
+    "load_config",
+    "mask_url",
+]

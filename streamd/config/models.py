@@ -1,0 +1,221 @@
+"""Every configuration key, with its type, default, unit and meaning."""
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from streamd.errors import Fault
+
+Location = tuple[str | int, ...]
+AutoOrPositive = Literal["auto"] | Annotated[int, Field(ge=1)]
+ImageSize = Literal["auto"] | Annotated[int, Field(ge=32)] | tuple[int, int]
+
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+LIVE_SCHEMES = ("rtsp", "rtsps", "http", "https")
+
+
+def key_of(location: Location) -> str:
+    """`("cameras", 0, "url")` as a reader writes it: `cameras[0].url`."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+class Publish(StrEnum):
+    """Which inferred frames become events."""
+
+    CHANGES = "changes"
+    DETECTIONS = "detections"
+    ALL = "all"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class RedisConfig(_Section):
+    """Where events go."""
+
+    url: str = Field("redis://localhost:6379/0", description="redis://, rediss:// or unix:// URL")
+    stream: str = Field(
+        "streamd:detections",
+        min_length=1,
+        description="stream of events; {camera} in the name makes one stream a camera",
+    )
+    status_stream: str = Field(
+        "streamd:status", min_length=1, description="stream of camera and service life cycle"
+    )
+    max_entries: int = Field(
+        100_000, ge=1, description="entries kept in each stream, roughly (MAXLEN ~)"
+    )
+    timeout_s: float = Field(5.0, gt=0, le=60, description="seconds for a connect or an answer")
+    backlog_events: int = Field(
+        10_000, ge=1, description="events kept in memory while Redis is away; the oldest go first"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        scheme = urlsplit(url).scheme
+        if scheme not in REDIS_SCHEMES:
+            known = ", ".join(f"{s}://" for s in REDIS_SCHEMES)
+            raise ValueError(f"scheme {scheme or '(none)'!r} is none of {known}")
+        return url
+
+
+class ModelConfig(_Section):
+    """The detector, and how it is run."""
+
+    path: str = Field("engines/shapes.onnx", description="a detection model exported to ONNX")
+    backend: Literal["auto", "openvino"] = Field("auto", description="what runs the model")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the CPU has it, else fp32"
+    )
+    imgsz: ImageSize = Field(
+        "auto",
+        description="input size in pixels: auto (the model's own), N for N x N, or [height, width]",
+    )
+    batch_size: int = Field(8, ge=1, le=256, description="largest batch, in frames")
+    max_wait_ms: Literal["auto"] | Annotated[float, Field(ge=0, le=10_000)] = Field(
+        "auto", description="longest wait for a fuller batch, in milliseconds"
+    )
+    runners: AutoOrPositive = Field("auto", description="batches in flight at once")
+    confidence: float = Field(0.25, ge=0, le=1, description="lowest score of a detection")
+    iou: float = Field(0.7, ge=0, le=1, description="overlap above which NMS drops a box")
+    max_detections: int = Field(300, ge=1, le=1000, description="most objects in a frame")
+    resample: Literal["fast", "exact"] = Field(
+        "fast", description="fast: scale and convert in one step; exact: as in training, slower"
+    )
+
+    @field_validator("imgsz", mode="before")
+    @classmethod
+    def _size_shape(cls, imgsz: object) -> object:
+        if imgsz == "auto" or (isinstance(imgsz, int) and not isinstance(imgsz, bool)):
+            return imgsz
+        if (
+            isinstance(imgsz, list | tuple)
+            and len(imgsz) == 2
+            and all(isinstance(side, int) and side >= 32 for side in imgsz)
+        ):
+            return tuple(imgsz)
+        raise ValueError(f"{imgsz!r} is none of auto, N, [height, width] with sides of 32 or more")
+
+
+class HttpConfig(_Section):
+    """Metrics, health and API."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one")
+
+
+class IngestConfig(_Section):
+    """The processes that read and decode."""
+
+    workers: AutoOrPositive = Field(
+        "auto", description="processes; auto: one for 4 cameras, at most one a core"
+    )
+    slots_per_camera: Literal["auto"] | Annotated[int, Field(ge=2, le=256)] = Field(
+        "auto", description="frames of a camera in shared memory; auto: 4, files more"
+    )
+
+
+class LogConfig(_Section):
+    """The log on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level")
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console in a terminal, else json"
+    )
+
+
+class CameraConfig(_Section):
+    """One source of frames."""
+
+    id: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="name in events and metrics: letters, digits, '_', '-', '.'; at most 64",
+    )
+    url: str = Field(min_length=1, description="rtsp(s)://, http(s)://, or a file's path")
+    enabled: bool = Field(True, description="false: keep the entry, do not read the camera")
+    fps: Literal["all"] | Annotated[float, Field(gt=0, le=1000)] = Field(
+        "all", description="most frames a second to infer; all: every frame"
+    )
+    classes: tuple[str, ...] | None = Field(
+        None, description="labels to report, as the model names them; null: all"
+    )
+    decode: Literal["auto", "cpu"] = Field("auto", description="where to decode")
+    transport: Literal["tcp", "udp"] = Field("tcp", description="of RTSP")
+    tls_verify: bool = Field(True, description="check the certificate of rtsps:// and https://")
+    open_timeout_s: float = Field(
+        10.0, gt=0, le=300, description="seconds for the source to answer and name its streams"
+    )
+    stall_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="seconds without a frame after which it is reconnected"
+    )
+    loop: bool = Field(False, description="files: start again at the end")
+    paced: bool = Field(False, description="files: in their own time; false: as fast as possible")
+
+    @property
+    def is_local_file(self) -> bool:
+        """True where `url` names a path of this machine."""
+        scheme = urlsplit(self.url).scheme
+        return scheme in ("", "file") or len(scheme) == 1
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        if "://" in url and urlsplit(url).scheme not in (*LIVE_SCHEMES, "file"):
+            known = ", ".join(f"{s}://" for s in LIVE_SCHEMES)
+            raise ValueError(
+                f"scheme {urlsplit(url).scheme!r} is none of {known}, nor is it a file's path"
+            )
+        return url
+
+    @model_validator(mode="after")
+    def _file_keys(self) -> Self:
+        for key in ("loop", "paced"):
+            if getattr(self, key) and not self.is_local_file:
+                raise ValueError(f"{key} is for local files")
+        return self
+
+
+class Config(_Section):
+    """The whole file."""
+
+    redis: RedisConfig = Field(default_factory=RedisConfig, description="where events go")
+    model: ModelConfig = Field(
+        default_factory=ModelConfig, description="the detector, and how it is run"
+    )
+    http: HttpConfig = Field(default_factory=HttpConfig, description="metrics, health and API")
+    ingest: IngestConfig = Field(
+        default_factory=IngestConfig, description="the processes that read and decode"
+    )
+    log: LogConfig = Field(default_factory=LogConfig, description="the log on stderr")
+    publish: Publish = Field(
+        Publish.DETECTIONS,
+        description="changes: when the objects change; detections: frames with objects and the "
+        "first empty one after them; all: every inferred frame",
+    )
+    cameras: tuple[CameraConfig, ...] = Field(min_length=1, description="the sources of frames")
+
+    _file: str = PrivateAttr("")
+    _lines: dict[Location, int] = PrivateAttr(default_factory=dict)
+
+    def located(self, file: str, lines: dict[Location, int]) -> Self:
+        """Remembers where each key stands, for faults that are found later."""
+        self._file, self._lines = file, lines
+        return self
+
+    def fault(self, location: Location, what: str) -> Fault:
+        """A fault at `location`, such as `("cameras", 0, "url")`, with the line of its key."""
+        ways = (location[:end] for end in range(len(location), -1, -1))
+        line = next((self._lines[way] for way in ways if way in self._lines), 0)
+        return Fault(self._file, line, key_of(location), what)
+
+    @property
+    def enabled_cameras(self) -> tuple[CameraConfig, ...]:
+        """The cameras that are to be read, in file order."""
+        return tuple(camera for camera in self.cameras if camera.enabled)

@@ -1,0 +1,81 @@
+"""The daemon, put together: checks what can be checked, then runs until it is told to end."""
+
+import os
+from collections.abc import Callable
+
+from streamd import __version__
+from streamd.config import Config
+from streamd.config.secrets import mask_url
+from streamd.engines import inspect_model
+from streamd.errors import ConfigError
+from streamd.fleet import Fleet
+from streamd.http_api import HttpServer, bind, build_app
+from streamd.layout import Layout, lay_out
+from streamd.logs import get_logger
+from streamd.publisher import check_redis
+from streamd.supervisor import Supervisor
+
+
+def run_daemon(
+    config: Config,
+    *,
+    until_done: bool = False,
+    on_start: Callable[[Supervisor, Fleet, int], None] = lambda *_: None,
+) -> int:
+    """Runs `config` in this process until a signal; returns the exit code.
+
+    `on_start` gets the supervisor, the fleet and the HTTP port just before the workers start.
+    Raises StreamdError for whatever would make the run useless from its start.
+    """
+    _check_useful(config, until_done)
+    model = inspect_model(config.model.path, config.model.imgsz)
+    layout = lay_out(config, model)
+    listener = bind(config.http)
+    port = int(listener.getsockname()[1])
+    try:
+        redis_error = check_redis(config.redis)
+    except Exception:
+        listener.close()
+        raise
+    fleet = Fleet(tuple(place.config for place in layout.cameras), layout.ledger)
+    http = HttpServer(build_app(fleet, layout.inference_workers), listener)
+    _greet(layout, port, redis_error)
+    supervisor = Supervisor(layout, fleet, supervisor_pid=os.getpid(), until_done=until_done)
+    http.start()
+    try:
+        on_start(supervisor, fleet, port)
+        return supervisor.run()
+    finally:
+        http.stop()
+
+
+def _check_useful(config: Config, until_done: bool) -> None:
+    if not config.enabled_cameras:
+        raise ConfigError([config.fault(("cameras",), "none is enabled")])
+    files = [camera for camera in config.enabled_cameras if camera.is_local_file]
+    if until_done and not files:
+        what = "--until-done needs a camera that is a file"
+        raise ConfigError([config.fault(("cameras",), what)])
+    for index, camera in enumerate(config.cameras):
+        if until_done and camera.enabled and camera.loop:
+            what = "never ends: --until-done needs loop: false"
+            raise ConfigError([config.fault(("cameras", index, "loop"), what)])
+
+
+def _greet(layout: Layout, port: int, redis_error: str | None) -> None:
+    config = layout.config
+    log = get_logger()
+    log.info(
+        "starting",
+        version=__version__,
+        cameras=len(layout.cameras),
+        model=config.model.path,
+        input=str(layout.model.shape),
+        ingest_workers=layout.ingest_workers,
+        slots=layout.pool.count,
+        slots_mb=round(layout.pool.size_bytes / 1e6, 1),
+        redis=mask_url(config.redis.url),
+        http=f"http://{config.http.host}:{port}",
+    )
+    if redis_error:
+        log.warning("redis_lost", reason=redis_error, effect="events wait in memory")

@@ -1,0 +1,119 @@
+"""What the supervisor knows of its cameras, engines and Redis; read by HTTP and metrics."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from streamd.config import CameraConfig
+from streamd.errors import Reason
+from streamd.ledger import CameraLedger, Ledger
+from streamd.messages import CameraReport, CameraState, EngineReport
+
+_SETTLED = (CameraState.DONE, CameraState.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Frames a second over the last few seconds."""
+
+    captured: float = 0.0
+    inferred: float = 0.0
+
+
+@dataclass(slots=True)
+class CameraEntry:
+    """One camera: its configuration, its last report, and what was counted of it."""
+
+    config: CameraConfig
+    index: int
+    report: CameraReport
+    since_s: float
+    online: CameraReport | None = None
+    rates: Rates = field(default_factory=Rates)
+    reconnects: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def settled(self) -> bool:
+        """True once a file needs no more reading."""
+        return self.report.state in _SETTLED
+
+
+class Fleet:
+    """The state of everything, as last reported."""
+
+    def __init__(self, cameras: tuple[CameraConfig, ...], ledger: Ledger) -> None:
+        self.ledger = ledger
+        now_s = time.time()
+        self.cameras = {
+            config.id: CameraEntry(
+                config, index, CameraReport(config.id, CameraState.CONNECTING), now_s
+            )
+            for index, config in enumerate(cameras)
+        }
+        self.engines: dict[int, EngineReport] = {}
+        self.redis: dict[str, str | None] = {}
+        self.restarts: Counter[tuple[str, str]] = Counter()
+        self._sampled_ns = time.monotonic_ns()
+        self._samples = dict.fromkeys(self.cameras, (0, 0))
+
+    def note(self, report: CameraReport) -> bool:
+        """Takes a camera's report; True if its state or reason is news to a subscriber."""
+        entry = self.cameras[report.camera]
+        before, entry.report = entry.report, report
+        if report.state is CameraState.ONLINE:
+            entry.online = report
+        if report.state is CameraState.OFFLINE and report.reason is not None:
+            entry.reconnects[report.reason] += 1
+        if report.state is CameraState.CONNECTING:
+            # A try is no news: the camera stays offline, for the same reason, until it delivers.
+            entry.report = replace(before, retry_in_s=None)
+            return False
+        news = (report.state, report.reason) != (before.state, before.reason)
+        if news:
+            entry.since_s = time.time()
+        return news
+
+    def worker_lost(self, camera: str) -> CameraReport:
+        """The report of a camera whose ingest worker died."""
+        return CameraReport(camera, CameraState.OFFLINE, Reason.WORKER_DIED)
+
+    def sample(self) -> None:
+        """Updates the rates; to be called about once a second."""
+        now_ns = time.monotonic_ns()
+        seconds = (now_ns - self._sampled_ns) / 1e9
+        if seconds <= 0:
+            return
+        self._sampled_ns = now_ns
+        for id_, entry in self.cameras.items():
+            captured = self.ledger.get(entry.index, "captured")
+            inferred = self.ledger.get(entry.index, "inferred")
+            old_captured, old_inferred = self._samples[id_]
+            self._samples[id_] = captured, inferred
+            share = min(1.0, seconds / 3)
+            rates = entry.rates
+            entry.rates = Rates(
+                rates.captured + share * ((captured - old_captured) / seconds - rates.captured),
+                rates.inferred + share * ((inferred - old_inferred) / seconds - rates.inferred),
+            )
+
+    def counts(self, entry: CameraEntry) -> CameraLedger:
+        """A camera's frames by outcome."""
+        return self.ledger.camera(entry.index)
+
+    def last_frame_age_s(self, entry: CameraEntry) -> float | None:
+        """Seconds since the camera's newest frame; None before its first."""
+        last_ns = self.ledger.get(entry.index, "last_frame_ns")
+        return (time.monotonic_ns() - last_ns) / 1e9 if last_ns else None
+
+    def not_ready(self, inference_workers: int) -> list[str]:
+        """What keeps the service from being ready, one line each."""
+        missing = []
+        cold = inference_workers - len(self.engines)
+        if cold:
+            missing.append(f"engine: {cold} of {inference_workers} inference workers not warm")
+        errors = sorted({error for error in self.redis.values() if error})
+        if errors:
+            missing.append(f"redis: not reachable: {errors[0]}")
+        elif len(self.redis) < inference_workers:
+            missing.append("redis: not reached yet")
+        return missing

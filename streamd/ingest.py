@@ -1,0 +1,115 @@
+"""An ingest worker: a process that hosts several cameras, one thread each."""
+
+import random
+import threading
+import time
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Literal
+
+from streamd.camera import Camera, CameraPlan
+from streamd.clock import Backoff, SystemClock
+from streamd.config import CameraConfig
+from streamd.ledger import Ledger
+from streamd.letterbox import FastScaler, Scaler
+from streamd.memory import Doorbell
+from streamd.slot_writer import SlotRing, SlotWriter, Space
+from streamd.slots import InputShape, Ring, SlotPool
+from streamd.source import source_for
+from streamd.worker import SupervisorLink, WorkerIdentity, run_worker
+
+_STOP_WITHIN_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class CameraAssignment:
+    """A camera and its place in shared memory; `reader` is its inference worker's number."""
+
+    config: CameraConfig
+    index: int
+    ring: Ring
+    shape: InputShape
+    session: int
+    reader: int
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSpec:
+    """All that an ingest worker is told at its start.
+
+    `ready` has one bell for each inference worker; `space` is rung when slots were released.
+    """
+
+    identity: WorkerIdentity
+    cameras: tuple[CameraAssignment, ...]
+    pool: SlotPool
+    ledger: Ledger
+    ready: tuple[Doorbell, ...]
+    space: Doorbell
+    resample: Literal["fast", "exact"]
+    give_up_files: bool
+
+
+def ingest_main(spec: IngestSpec, connection: Connection) -> None:
+    """The process' entry."""
+    run_worker(spec.identity, connection, partial(_ingest, spec))
+
+
+def _ingest(spec: IngestSpec, link: SupervisorLink) -> None:
+    space = Space()
+    cameras = [_camera(spec, assignment, space, link) for assignment in spec.cameras]
+    threads = [
+        threading.Thread(target=camera.run, name=assignment.config.id, daemon=True)
+        for camera, assignment in zip(cameras, spec.cameras, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    link.serve({spec.space: space.released})
+    for camera in cameras:
+        camera.stop()
+    space.close()
+    deadline = time.monotonic() + _STOP_WITHIN_S
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _camera(
+    spec: IngestSpec, assignment: CameraAssignment, space: Space, link: SupervisorLink
+) -> Camera:
+    config = assignment.config
+    slots = SlotRing(
+        spec.pool, assignment.ring, assignment.shape, spec.ready[assignment.reader].ring, space
+    )
+    writer = SlotWriter(
+        camera=assignment.index,
+        session=assignment.session,
+        slots=slots,
+        ledger=spec.ledger,
+        scaler=_scaler(spec.resample),
+        fps=None if config.fps == "all" else config.fps,
+    )
+    plan = CameraPlan(
+        id=config.id,
+        stall_timeout_s=config.stall_timeout_s,
+        loop=config.loop,
+        paced=config.paced,
+        give_up=spec.give_up_files and config.is_local_file,
+    )
+    return Camera(
+        plan,
+        source=source_for(config),
+        writer=writer,
+        clock=SystemClock(),
+        backoff=Backoff(rng=random.Random()),
+        report=link.send,
+    )
+
+
+def _scaler(resample: Literal["fast", "exact"]) -> Scaler:
+    if resample == "fast":
+        return FastScaler()
+    # Imported only here: OpenCV costs each ingest process 30 MB that the fast way has no use for.
+    from streamd.letterbox_exact import ExactScaler  # noqa: PLC0415
+
+    return ExactScaler()

@@ -1,0 +1,171 @@
+"""The drop ledger: every frame that a source yields ends in exactly one counted outcome.
+
+Counters live in shared memory. Each column has one owner, who alone adds to it, and everybody may
+read. The ingest thread of a camera owns the INGEST columns, its inference worker the INFERENCE
+columns, the supervisor the SUPERVISOR columns. For each camera, at any moment:
+
+    captured = rate_capped + overwritten + decode_error + inferred
+               + lost_ingest + lost_inference + in_flight,      in_flight >= 0
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from streamd.memory import SharedBlock
+
+INGEST = (
+    "captured",
+    "rate_capped",
+    "ring_full",  # live: no slot was free for the newest frame
+    "decode_error",
+    "decode_cpu_ns",
+    "scale_cpu_ns",
+    "copy_cpu_ns",
+    "scaled",
+    "last_frame_ns",
+)
+INFERENCE = ("inferred", "superseded", "objects", "events", "events_lost", "last_inferred_ns")
+SUPERVISOR = ("lost_ingest", "lost_inference")
+WORKER = (
+    "batches",
+    "frames",
+    "batch_slots",
+    "batch_cpu_ns",
+    "gather_cpu_ns",
+    "infer_wall_ns",
+    "postprocess_cpu_ns",
+    "publish_cpu_ns",
+    "redis_errors",
+)
+_COLUMNS = {name: i for i, name in enumerate((*INGEST, *INFERENCE, *SUPERVISOR))}
+_WORKER_COLUMNS = {name: i for i, name in enumerate(WORKER)}
+
+# Upper bounds of the latency histogram, in seconds: 1 ms to 45 s, each 1.25 times the last.
+LATENCY_BOUNDS_S = tuple(0.001 * 1.25**step for step in range(49))
+
+
+@dataclass(frozen=True, slots=True)
+class CameraLedger:
+    """One camera's frames by outcome."""
+
+    captured: int
+    inferred: int
+    rate_capped: int
+    overwritten: int
+    decode_error: int
+    lost_ingest: int
+    lost_inference: int
+
+    @property
+    def in_flight(self) -> int:
+        """Frames captured whose outcome is still open."""
+        dropped = self.rate_capped + self.overwritten + self.decode_error
+        return self.captured - self.inferred - dropped - self.lost_ingest - self.lost_inference
+
+    def as_dict(self) -> dict[str, int]:
+        """The outcomes by name, with `in_flight`."""
+        counts = {field.name: int(getattr(self, field.name)) for field in fields(self)}
+        return counts | {"in_flight": self.in_flight}
+
+
+class Ledger:
+    """The counters of `cameras` cameras and `workers` inference workers."""
+
+    def __init__(self, cameras: int, workers: int) -> None:
+        self.cameras = cameras
+        self.workers = workers
+        words = cameras * len(_COLUMNS) + workers * (len(WORKER) + len(LATENCY_BOUNDS_S) + 1)
+        self._block = SharedBlock("ledger", words * 8)
+        self._map()
+
+    def _map(self) -> None:
+        size = self.cameras * len(_COLUMNS) * 8
+        self._counts = self._block.array(0, (self.cameras, len(_COLUMNS)), np.int64)
+        self._worker = self._block.array(size, (self.workers, len(WORKER)), np.int64)
+        size += self.workers * len(WORKER) * 8
+        buckets = len(LATENCY_BOUNDS_S) + 1
+        self._latency = self._block.array(size, (self.workers, buckets), np.int64)
+
+    def add(self, camera: int, column: str, count: int = 1) -> None:
+        """Adds to a counter; only its owner may."""
+        self._counts[camera, _COLUMNS[column]] += count
+
+    def set(self, camera: int, column: str, value: int) -> None:
+        """Stores a value such as a time; only its owner may."""
+        self._counts[camera, _COLUMNS[column]] = value
+
+    def get(self, camera: int, column: str) -> int:
+        """One counter of one camera."""
+        return int(self._counts[camera, _COLUMNS[column]])
+
+    def add_worker(self, worker: int, column: str, count: int) -> None:
+        """Adds to a counter of an inference worker; only one thread of it may."""
+        self._worker[worker, _WORKER_COLUMNS[column]] += count
+
+    def get_worker(self, worker: int, column: str) -> int:
+        """One counter of one inference worker."""
+        return int(self._worker[worker, _WORKER_COLUMNS[column]])
+
+    def observe_latency(self, worker: int, seconds: float) -> None:
+        """Counts one frame's time from its slot to Redis' answer."""
+        self._latency[worker, int(np.searchsorted(LATENCY_BOUNDS_S, seconds))] += 1
+
+    def latency_counts(self, worker: int) -> list[int]:
+        """Frames by latency: one count for each of LATENCY_BOUNDS_S, and one above them."""
+        counts: list[int] = self._latency[worker].tolist()
+        return counts
+
+    def camera(self, camera: int) -> CameraLedger:
+        """A reading of one camera in which in_flight is never negative."""
+        outcomes = self._counts[camera].copy()
+        # Read last: a frame is counted as captured before it gets an outcome.
+        captured = self.get(camera, "captured")
+
+        def get(column: str) -> int:
+            return int(outcomes[_COLUMNS[column]])
+
+        return CameraLedger(
+            captured=captured,
+            inferred=get("inferred"),
+            rate_capped=get("rate_capped"),
+            overwritten=get("ring_full") + get("superseded"),
+            decode_error=get("decode_error"),
+            lost_ingest=get("lost_ingest"),
+            lost_inference=get("lost_inference"),
+        )
+
+    def dropped(self, camera: int) -> int:
+        """Frames of a camera that were to be inferred and were not."""
+        counts = self.camera(camera)
+        lost = counts.lost_ingest + counts.lost_inference
+        return counts.overwritten + counts.decode_error + lost
+
+    def close_ingest(self, camera: int, submitted: int) -> int:
+        """Books what a dead ingest worker held of a camera as lost; returns how many frames.
+
+        `submitted` frames of it went into slots since the ledger began.
+        """
+        held = self.get(camera, "captured") - submitted
+        for outcome in ("rate_capped", "ring_full", "decode_error", "lost_ingest"):
+            held -= self.get(camera, outcome)
+        self.add(camera, "lost_ingest", held)
+        return held
+
+    def close_inference(self, camera: int, taken: int) -> int:
+        """Books what a dead inference worker held of a camera as lost; returns how many frames.
+
+        `taken` frames of it were taken out of slots since the ledger began.
+        """
+        held = taken
+        for outcome in ("inferred", "superseded", "lost_inference"):
+            held -= self.get(camera, outcome)
+        self.add(camera, "lost_inference", held)
+        return held
+
+    def __getstate__(self) -> tuple[int, int, SharedBlock]:
+        return self.cameras, self.workers, self._block
+
+    def __setstate__(self, state: tuple[int, int, SharedBlock]) -> None:
+        self.cameras, self.workers, self._block = state
+        self._map()

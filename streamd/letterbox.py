@@ -1,0 +1,145 @@
+"""From a decoded frame to the engine's input: scale, convert to RGB, rotate, pad, in one slot."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from streamd.slots import InputShape
+
+PAD_VALUE = 114  # the grey that YOLO models are trained with
+_HD_HEIGHT = 720
+_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+_KNOWN_COLORSPACES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+    10: Colorspace.BT2020,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """Where a picture of `width` x `height` pixels lies in an input of `shape`.
+
+    It is scaled by `scale` to `inner_width` x `inner_height` pixels and stands `pad_x`, `pad_y`
+    pixels from the left and the top. Rounding follows ultralytics' LetterBox.
+    """
+
+    width: int
+    height: int
+    shape: InputShape
+    scale: float
+    inner_width: int
+    inner_height: int
+    pad_x: int
+    pad_y: int
+
+    @classmethod
+    def fit(cls, width: int, height: int, shape: InputShape) -> "Letterbox":
+        """The largest centred placement that keeps the aspect."""
+        scale = min(shape.height / height, shape.width / width)
+        inner_width = max(1, round(width * scale))
+        inner_height = max(1, round(height * scale))
+        return cls(
+            width=width,
+            height=height,
+            shape=shape,
+            scale=scale,
+            inner_width=inner_width,
+            inner_height=inner_height,
+            pad_x=round((shape.width - inner_width) / 2 - 0.1),
+            pad_y=round((shape.height - inner_height) / 2 - 0.1),
+        )
+
+    def paint_padding(self, image: NDArray[np.uint8]) -> None:
+        """Fills what the picture will not cover of `image`, (height, width, 3) uint8."""
+        bottom, right = self.pad_y + self.inner_height, self.pad_x + self.inner_width
+        image[: self.pad_y] = PAD_VALUE
+        image[bottom:] = PAD_VALUE
+        image[self.pad_y : bottom, : self.pad_x] = PAD_VALUE
+        image[self.pad_y : bottom, right:] = PAD_VALUE
+
+    def inner(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The part of `image` that the picture covers, as a view."""
+        rows = slice(self.pad_y, self.pad_y + self.inner_height)
+        return image[rows, self.pad_x : self.pad_x + self.inner_width]
+
+
+class Scaler(Protocol):
+    """Turns a decoded frame into the pixels of a letterbox's inner part."""
+
+    def scale(self, frame: av.VideoFrame, box: Letterbox) -> NDArray[np.uint8]:
+        """`frame` as (inner_height, inner_width, 3) uint8 RGB, upright."""
+        ...
+
+
+class FastScaler:
+    """Scales and converts in one pass of swscale (FAST_BILINEAR), which is what a CPU affords.
+
+    Against the exact resampling 0.997 to 1.0 of the detections agree (docs/benchmarks.md).
+    """
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def scale(self, frame: av.VideoFrame, box: Letterbox) -> NDArray[np.uint8]:
+        """See Scaler."""
+        turned = frame.rotation % 180 != 0
+        width, height = box.inner_width, box.inner_height
+        rgb = self._reformatter.reformat(
+            frame,
+            height if turned else width,
+            width if turned else height,
+            "rgb24",
+            src_colorspace=source_colorspace(frame),
+            src_color_range=source_color_range(frame),
+            dst_color_range=ColorRange.JPEG,
+            interpolation=Interpolation.FAST_BILINEAR,
+            threads=1,
+        )
+        return upright(rgb_view(rgb), frame.rotation)
+
+
+def display_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Width and height of `frame` as it is shown, after its rotation."""
+    if frame.rotation % 180:
+        return frame.height, frame.width
+    return frame.width, frame.height
+
+
+def source_colorspace(frame: av.VideoFrame) -> int:
+    """The YUV matrix of `frame`: what the stream says, else BT.709 from 720 lines on, BT.601 below.
+
+    libswscale itself would take BT.601 for everything that is not tagged.
+    """
+    known = _KNOWN_COLORSPACES.get(int(frame.colorspace))
+    if known is not None:
+        return int(known)
+    hd = min(frame.width, frame.height) >= _HD_HEIGHT
+    return int(Colorspace.ITU709 if hd else Colorspace.ITU601)
+
+
+def source_color_range(frame: av.VideoFrame) -> int:
+    """Full or limited range: what the stream or its pixel format says, else limited."""
+    full = int(frame.color_range) == int(ColorRange.JPEG) or frame.format.name.startswith("yuvj")
+    return int(ColorRange.JPEG if full else ColorRange.MPEG)
+
+
+def rgb_view(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """The pixels of an rgb24 frame as (height, width, 3), without a copy."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    pixels: NDArray[np.uint8] = rows[: frame.height, : frame.width * 3]
+    return pixels.reshape(frame.height, frame.width, 3)
+
+
+def upright(image: NDArray[np.uint8], rotation_deg: int) -> NDArray[np.uint8]:
+    """`image` turned counter-clockwise by `rotation_deg`, a multiple of 90, as a view."""
+    return np.rot90(image, (rotation_deg // 90) % 4)

@@ -1,0 +1,83 @@
+"""What workers and the supervisor tell each other, over one pipe a worker."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from streamd.errors import Reason
+
+
+class CameraState(StrEnum):
+    """The life of a camera."""
+
+    CONNECTING = "connecting"
+    ONLINE = "online"
+    OFFLINE = "offline"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class CameraReport:
+    """A camera changed its state. `codec`, `width`, `height`, `fps` hold once it is online."""
+
+    camera: str
+    state: CameraState
+    reason: Reason | None = None
+    detail: str = ""
+    codec: str = ""
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    decode: str = ""
+    retry_in_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """An inference worker has a warm engine."""
+
+    backend: str
+    device: str
+    precision: str
+    shapes: tuple[str, ...]
+    ladder: tuple[int, ...]
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RedisReport:
+    """A publisher reached Redis, or lost it (`error` says how)."""
+
+    reachable: bool
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailed:
+    """The last words of a worker that cannot go on; one readable line."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Are you alive?"""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Yes."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End. An ingest worker stops reading; an inference worker first empties what is ready."""
+
+
+ToSupervisor = CameraReport | EngineReport | RedisReport | WorkerFailed | Pong
+ToWorker = Ping | Stop

@@ -1,0 +1,157 @@
+"""A worker process as its supervisor sees it."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from streamd.clock import Backoff
+from streamd.messages import Ping, Pong, Stop, ToSupervisor, ToWorker
+
+_SPAWN = multiprocessing.get_context("spawn")
+_PING_EVERY_S = 1.0
+_HUNG_AFTER_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker ended."""
+
+    reason: str
+    lived_s: float
+
+
+class WorkerProcess:
+    """One worker: started, pinged, killed when it hangs, and started anew after a back-off.
+
+    `start_body(connection)` gives the process' target and its arguments, afresh for every start.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        role: str,
+        number: int,
+        start_body: Callable[[], tuple[Callable[..., None], Any]],
+    ) -> None:
+        self.name = name
+        self.role = role
+        self.number = number
+        self.starts = 0
+        self.last_words = ""
+        self._start_body = start_body
+        self._backoff = Backoff(first_s=1.0, longest_s=30.0, stable_s=30.0)
+        self._process: SpawnProcess | None = None
+        self._connection: Connection | None = None
+        self._started_s = 0.0
+        self._answered_s = 0.0
+        self._pinged_s = 0.0
+        self._pings = 0
+        self._hung = False
+        self.start_at_s = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """True from its start until its end was noticed."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it lives."""
+        return self._process.pid if self._process else None
+
+    @property
+    def connection(self) -> Connection | None:
+        """The supervisor's end of the pipe."""
+        return self._connection
+
+    @property
+    def sentinel(self) -> int | None:
+        """Ready once the process has ended."""
+        return self._process.sentinel if self._process else None
+
+    def start(self) -> None:
+        """Starts the process."""
+        ours, theirs = multiprocessing.Pipe()
+        target, spec = self._start_body()
+        process = _SPAWN.Process(target=target, args=(spec, theirs), name=self.name)
+        process.start()
+        theirs.close()
+        self._process, self._connection = process, ours
+        self.starts += 1
+        self.last_words = ""
+        self._hung = False
+        self._started_s = self._answered_s = self._pinged_s = time.monotonic()
+
+    def send(self, message: ToWorker) -> None:
+        """Tells the worker, if it still listens."""
+        if self._connection is None:
+            return
+        with suppress(OSError):  # its death is noticed by its sentinel
+            self._connection.send(message)
+
+    def receive(self) -> list[ToSupervisor]:
+        """What the worker has said since the last call; pongs are taken note of here."""
+        messages: list[ToSupervisor] = []
+        try:
+            while self._connection is not None and self._connection.poll():
+                message = self._connection.recv()
+                if isinstance(message, Pong):
+                    self._answered_s = time.monotonic()
+                else:
+                    messages.append(message)
+        except (EOFError, OSError):
+            pass  # its death is noticed by its sentinel
+        return messages
+
+    def check(self) -> None:
+        """Pings it, and kills it if it has not answered for long."""
+        now_s = time.monotonic()
+        if not self.alive or now_s - self._pinged_s < _PING_EVERY_S:
+            return
+        if now_s - self._answered_s > _HUNG_AFTER_S:
+            self._hung = True
+            self.kill()
+            return
+        self._pings += 1
+        self._pinged_s = now_s
+        self.send(Ping(self._pings))
+
+    def stop(self) -> None:
+        """Asks it to end."""
+        self.send(Stop())
+
+    def kill(self) -> None:
+        """Ends it at once; nothing is left but to notice."""
+        if self._process is not None and self._process.pid is not None:
+            os.kill(self._process.pid, signal.SIGKILL)
+
+    def reap(self) -> Death | None:
+        """Notices that the process has ended; None while it lives."""
+        if self._process is None or self._process.is_alive():
+            return None
+        status = self._process.exitcode or 0
+        self._process.join()
+        self._process.close()
+        self._process = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        lived_s = time.monotonic() - self._started_s
+        if lived_s > self._backoff.stable_s:
+            self._backoff.reset()
+        self.start_at_s = time.monotonic() + self._backoff.next_delay_s()
+        return Death(self._reason(status), lived_s)
+
+    def _reason(self, status: int) -> str:
+        if self._hung:
+            return "hung"
+        if status < 0:
+            return signal.Signals(-status).name.lower()
+        return "failed" if status else "exited"

@@ -1,0 +1,193 @@
+"""From a camera's whole frames to its slots: the rate cap, the letterbox, the overflow policy."""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streamd.decoder import DecodedFrame
+from streamd.ledger import Ledger
+from streamd.letterbox import Letterbox, Scaler, display_size
+from streamd.slots import FrameMeta, InputShape, Ring, SlotPool, TsSource
+
+
+class RateCap:
+    """Keeps at most `fps` frames a second, evenly spaced (None: all).
+
+    A frame may come a quarter of a period early: the jitter of a camera that delivers just `fps`
+    must not cost it every other frame. The schedule, not the last frame, sets the next time, so
+    the mean rate stays exact.
+    """
+
+    def __init__(self, fps: float | None) -> None:
+        self._period_s = 1 / fps if fps else 0.0
+        self._due_s = -math.inf
+
+    def admits(self, time_s: float) -> bool:
+        """True if the frame of `time_s` is to be kept. Times that jump start a new schedule."""
+        if not self._period_s:
+            return True
+        if abs(time_s - self._due_s) > 2 * self._period_s:
+            self._due_s = time_s
+        if time_s < self._due_s - self._period_s / 4:
+            return False
+        self._due_s += self._period_s
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """When a frame was captured: `media_s` for the rate cap, `wall_ns` (epoch) for its event.
+
+    `monotonic_ns` is what latencies count from. A `lossless` frame waits for a slot.
+    """
+
+    media_s: float
+    wall_ns: int
+    monotonic_ns: int
+    ts_source: TsSource
+    lossless: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRing:
+    """A camera's share of the pool, as its writer needs it.
+
+    `on_ready` wakes the inference worker.
+    """
+
+    pool: SlotPool
+    ring: Ring
+    shape: InputShape
+    on_ready: Callable[[], None]
+    space: "Space"
+
+
+class Space:
+    """Lets the cameras of a process wait until the reader has released slots."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._releases = 0
+        self._closed = False
+
+    def ticket(self) -> int:
+        """To be drawn before one looks for a free slot, so that no release is missed."""
+        return self._releases
+
+    def wait(self, ticket: int) -> bool:
+        """Blocks until slots were released after `ticket` was drawn. False once closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._releases != ticket)
+            return not self._closed
+
+    def released(self) -> None:
+        """Slots were released."""
+        with self._changed:
+            self._releases += 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Ends all waiting, for good."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class SlotWriter:
+    """Writes one camera's frames; each ends in one outcome of the ledger.
+
+    Live frames never wait: with no slot free, the newest is dropped (the reader replaces older
+    ones, so this happens only while it does not run). A file's frames wait and are never dropped.
+    """
+
+    def __init__(
+        self,
+        *,
+        camera: int,
+        session: int,
+        slots: SlotRing,
+        ledger: Ledger,
+        scaler: Scaler,
+        fps: float | None,
+    ) -> None:
+        self._camera = camera
+        self._session = session
+        self._slots = slots
+        self._ledger = ledger
+        self._scaler = scaler
+        self._cap = RateCap(fps)
+        self._seq = 0
+        self._box: Letterbox | None = None
+        self._painted: dict[int, Letterbox] = {}
+
+    def count_damaged(self, frames: int) -> None:
+        """Books frames that could not be decoded whole."""
+        self._seq += frames
+        self._ledger.add(self._camera, "captured", frames)
+        self._ledger.add(self._camera, "decode_error", frames)
+
+    def write(self, frame: DecodedFrame, capture: Capture, work_ns: int) -> bool:
+        """Takes one frame to its outcome. False if the worker was stopped while it waited."""
+        seq, self._seq = self._seq, self._seq + 1
+        self._ledger.add(self._camera, "captured")
+        self._ledger.set(self._camera, "last_frame_ns", capture.monotonic_ns)
+        if not self._cap.admits(capture.media_s):
+            self._ledger.add(self._camera, "rate_capped")
+            return True
+        slot = self._free_slot(capture.lossless)
+        if slot is None:
+            self._ledger.add(self._camera, "ring_full")
+            return not capture.lossless
+        scale_began = time.monotonic_ns()
+        box = self._fill(slot, frame)
+        ready_ns = time.monotonic_ns()
+        meta = FrameMeta(
+            camera=self._camera,
+            session=self._session,
+            seq=seq,
+            pts_s=math.nan if frame.pts_s is None else frame.pts_s,
+            capture_wall_ns=capture.wall_ns,
+            capture_ns=capture.monotonic_ns,
+            ready_ns=ready_ns,
+            work_ns=work_ns + ready_ns - scale_began,
+            ts_source=capture.ts_source,
+            lossless=capture.lossless,
+            width=box.width,
+            height=box.height,
+            shape_height=box.shape.height,
+            shape_width=box.shape.width,
+            scale=box.scale,
+            pad_x=box.pad_x,
+            pad_y=box.pad_y,
+        )
+        self._slots.pool.submit(slot, meta)
+        self._slots.on_ready()
+        return True
+
+    def _free_slot(self, lossless: bool) -> int | None:
+        while True:
+            ticket = self._slots.space.ticket()
+            slot = self._slots.pool.free_slot(self._slots.ring)
+            if slot is not None or not lossless or not self._slots.space.wait(ticket):
+                return slot
+
+    def _fill(self, slot: int, frame: DecodedFrame) -> Letterbox:
+        """Scales `frame` into `slot`; the padding is painted only where its place changed."""
+        began = time.thread_time_ns()
+        width, height = display_size(frame.image)
+        box = self._box
+        if box is None or (box.width, box.height) != (width, height):
+            box = self._box = Letterbox.fit(width, height, self._slots.shape)
+        image = self._slots.pool.image(slot, box.shape)
+        if self._painted.get(slot) != box:
+            box.paint_padding(image)
+            self._painted[slot] = box
+        picture = self._scaler.scale(frame.image, box)
+        scaled = time.thread_time_ns()
+        box.inner(image)[...] = picture
+        self._ledger.add(self._camera, "scale_cpu_ns", scaled - began)
+        self._ledger.add(self._camera, "copy_cpu_ns", time.thread_time_ns() - scaled)
+        self._ledger.add(self._camera, "scaled")
+        return box

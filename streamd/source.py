@@ -1,0 +1,223 @@
+"""Opens what a camera's URL names. FFmpeg's demuxers do the work; a source only ever raises.
+
+Nothing here retries: camera.py does, in one place.
+"""
+
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+from urllib.parse import unquote, urlsplit
+
+import av
+import av.error
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from streamd.config import CameraConfig, mask_url
+from streamd.config.secrets import mask_text
+from streamd.errors import Reason, SourceError
+
+# Demuxers that take any text or bytes for terminal art.
+_NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf"}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What the container says of its video; `fps` is 0 where it says nothing."""
+
+    codec: str
+    fps: float
+    live: bool
+
+
+class Feed(Protocol):
+    """An open source."""
+
+    @property
+    def info(self) -> StreamInfo:
+        """What is known of the stream before its first packet."""
+        ...
+
+    @property
+    def stream(self) -> VideoStream:
+        """The video stream, whose codec context decodes."""
+        ...
+
+    def packets(self) -> Iterator["av.Packet[VideoStream]"]:
+        """The packets of the stream to its end. Raises SourceError where it breaks off."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the source; from the thread that reads it."""
+        ...
+
+
+class Source(Protocol):
+    """Something that can be opened, again and again."""
+
+    def open(self) -> Feed:
+        """Connects and finds the video stream. Raises SourceError."""
+        ...
+
+
+def source_for(camera: CameraConfig) -> Source:
+    """The source that `camera.url` names."""
+    scheme = urlsplit(camera.url).scheme
+    if camera.is_local_file:
+        return FileSource(camera)
+    return RtspSource(camera) if scheme in ("rtsp", "rtsps") else HttpSource(camera)
+
+
+@dataclass(frozen=True, slots=True)
+class RtspSource:
+    """A camera or recorder that speaks RTSP (RFC 2326), over TCP or UDP, also through TLS."""
+
+    camera: CameraConfig
+
+    def open(self) -> Feed:
+        """See Source."""
+        options = {
+            "rtsp_transport": self.camera.transport,
+            "allowed_media_types": "video",
+            # The SDP and the bitstream's own headers suffice: no second of default probing.
+            "probesize": "5000",
+            "analyzeduration": "100000",
+            **_tls_options(self.camera),
+        }
+        return ContainerFeed.open(self.camera, self.camera.url, options, live=True)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSource:
+    """MJPEG, HLS or a plain file over HTTP. What tells its duration is a recording, else live."""
+
+    camera: CameraConfig
+
+    def open(self) -> Feed:
+        """See Source."""
+        timeout_us = str(int(self.camera.stall_timeout_s * 1e6))
+        options = {"timeout": timeout_us, **_tls_options(self.camera)}
+        return ContainerFeed.open(self.camera, self.camera.url, options, live=None)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A file of this machine."""
+
+    camera: CameraConfig
+
+    def open(self) -> Feed:
+        """See Source."""
+        return ContainerFeed.open(self.camera, local_path(self.camera.url), {}, live=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFeed:
+    """A Feed over PyAV."""
+
+    container: InputContainer
+    stream: VideoStream
+    info: StreamInfo
+
+    @classmethod
+    def open(
+        cls, camera: CameraConfig, name: str, options: dict[str, str], live: bool | None
+    ) -> "ContainerFeed":
+        """Opens `name`; with `live` None, what has no duration is live. Raises SourceError."""
+        timeouts = (camera.open_timeout_s, camera.stall_timeout_s)
+        began_s = time.monotonic()
+        try:
+            container = av.open(name, options=options, timeout=timeouts)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            # A server that says nothing until our time-out gives InvalidDataError.
+            if time.monotonic() - began_s >= 0.9 * camera.open_timeout_s:
+                raise SourceError(Reason.TIMEOUT, "no answer in time") from None
+            raise source_error(error, Reason.TIMEOUT) from None
+        try:
+            stream = _video_stream(container)
+        except SourceError:
+            container.close()
+            raise
+        rate = stream.average_rate or stream.guessed_rate
+        info = StreamInfo(
+            codec=stream.codec_context.name,
+            fps=float(rate) if rate and rate < 1000 else 0.0,
+            live=container.duration is None if live is None else live,
+        )
+        return cls(container, stream, info)
+
+    def packets(self) -> Iterator["av.Packet[VideoStream]"]:
+        """See Feed. Ends with the empty packet that makes a decoder give out its last frames."""
+        try:
+            yield from self.container.demux(self.stream)
+        except (av.error.FFmpegError, OSError) as error:
+            raise source_error(error, Reason.STALLED) from None
+
+    def close(self) -> None:
+        """See Feed."""
+        self.container.close()
+
+
+def local_path(url: str) -> str:
+    """The path that a file's URL or plain path names."""
+    return unquote(urlsplit(url).path) if url.startswith("file://") else url
+
+
+def source_error(error: Exception, interrupted: Reason) -> SourceError:
+    """FFmpeg's error as one of ours; `interrupted` is what our own time-out means here."""
+    reasons: tuple[tuple[tuple[type[Exception], ...], Reason], ...] = (
+        ((av.error.ExitError,), interrupted),
+        ((av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError), Reason.AUTH_FAILED),
+        ((av.error.HTTPNotFoundError, av.error.FileNotFoundError), Reason.NOT_FOUND),
+        ((av.error.TimeoutError,), Reason.TIMEOUT),
+        ((av.error.ConnectionRefusedError, av.error.HTTPError), Reason.REFUSED),
+        ((av.error.InvalidDataError, av.error.EOFError), Reason.INVALID_DATA),
+        ((av.error.DecoderNotFoundError, av.error.ProtocolNotFoundError), Reason.CODEC_UNSUPPORTED),
+        ((IsADirectoryError, PermissionError), Reason.INVALID_DATA),
+    )
+    for kinds, reason in reasons:
+        if isinstance(error, kinds):
+            return SourceError(reason, _detail(error))
+    return SourceError(Reason.UNREACHABLE, _detail(error))
+
+
+def missing_file(camera: CameraConfig) -> str | None:
+    """What is wrong with the file of a file camera; None where it is there or no file."""
+    if not camera.is_local_file:
+        return None
+    path = Path(local_path(camera.url))
+    if path.is_dir():
+        return f"{path} is a folder"
+    return None if path.exists() else f"no such file: {path}"
+
+
+def describe(camera: CameraConfig) -> str:
+    """The URL as it may be shown."""
+    return mask_url(camera.url)
+
+
+def _detail(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return mask_text(" ".join(str(text).split()))
+
+
+def _tls_options(camera: CameraConfig) -> dict[str, str]:
+    if not camera.tls_verify:
+        return {}
+    authorities = ssl.get_default_verify_paths().cafile
+    return {"tls_verify": "1"} | ({"ca_file": authorities} if authorities else {})
+
+
+def _video_stream(container: InputContainer) -> VideoStream:
+    if container.format.name in _NOT_VIDEO:
+        raise SourceError(Reason.INVALID_DATA, "is no video")
+    if not container.streams.video:
+        raise SourceError(Reason.CODEC_UNSUPPORTED, "has no video stream")
+    stream = container.streams.video[0]
+    # PyAV leaves the context out where FFmpeg has no decoder, against its own annotation.
+    if cast(object, stream.codec_context) is None:
+        raise SourceError(Reason.CODEC_UNSUPPORTED, "has video of an unknown codec")
+    return stream

@@ -1,0 +1,1 @@
+"""Whole peers to test against: cameras that speak RTSP or HTTP and misbehave on command."""

@@ -1,0 +1,113 @@
+"""What every worker process does: die with its supervisor, answer pings, say how it failed."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, NoReturn
+
+from streamd.config import LogConfig
+from streamd.errors import StreamdError
+from streamd.logs import configure_logging, get_logger
+from streamd.memory import Doorbell
+from streamd.messages import Ping, Pong, Stop, ToSupervisor, WorkerFailed
+
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """Who a worker is: `name` in the log and in `ps -T`, the supervisor's process id."""
+
+    name: str
+    supervisor_pid: int
+    log: LogConfig
+
+
+class SupervisorLink:
+    """A worker's end of the pipe to its supervisor."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+
+    def send(self, message: ToSupervisor) -> None:
+        """Tells the supervisor; from any thread. Without a supervisor the process ends."""
+        with self._sending:
+            try:
+                self._connection.send(message)
+            except (BrokenPipeError, ConnectionResetError):
+                os._exit(1)
+
+    def serve(self, bells: dict[Doorbell, Callable[[], None]]) -> None:
+        """Answers pings and calls what belongs to a rung bell, until told to stop."""
+        waited_for: list[Any] = [self._connection, *bells]
+        while True:
+            for ready in wait(waited_for):
+                if isinstance(ready, Doorbell):
+                    ready.clear()
+                    bells[ready]()
+                elif self._told_to_stop():
+                    return
+
+    def _told_to_stop(self) -> bool:
+        try:
+            message = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            os._exit(1)
+        if isinstance(message, Ping):
+            self.send(Pong(message.number))
+        return isinstance(message, Stop)
+
+
+def run_worker(
+    identity: WorkerIdentity,
+    connection: Connection,
+    body: Callable[[SupervisorLink], None],
+) -> None:
+    """Runs `body` as the whole of a worker process and ends the process.
+
+    Exit status: 0 if `body` returned, 1 if it or one of its threads raised; the supervisor hears
+    of the error first.
+    """
+    _settle_in(identity)
+    link = SupervisorLink(connection)
+    threading.excepthook = lambda failed: _fail(identity, link, failed.exc_value)
+    try:
+        body(link)
+    except Exception as error:
+        _fail(identity, link, error)
+    # Threads may sit in a read that cannot be interrupted; they end with the process.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _fail(identity: WorkerIdentity, link: SupervisorLink, error: BaseException | None) -> NoReturn:
+    """Ends the process because of `error`: one line if it is ours, else with its traceback too."""
+    if isinstance(error, StreamdError):
+        line = str(error)
+    else:
+        get_logger(worker=identity.name).error("worker_crashed", exc_info=error)
+        line = f"{type(error).__name__}: {error}"
+    link.send(WorkerFailed(line))
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _settle_in(identity: WorkerIdentity) -> None:
+    configure_logging(identity.log.level, identity.log.format)
+    # A terminal and systemd signal the whole group; only the supervisor decides when to end.
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    _prctl(_PR_SET_NAME, ctypes.c_char_p(f"streamd:{identity.name}"[:15].encode()))
+    _prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if os.getppid() != identity.supervisor_pid:
+        os._exit(1)
+
+
+def _prctl(option: int, argument: Any) -> None:
+    ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
