@@ -6,13 +6,14 @@ from collections.abc import Callable
 from streamd import __version__
 from streamd.config import Config
 from streamd.config.secrets import mask_url
-from streamd.engines import inspect_model
-from streamd.errors import ConfigError
+from streamd.engines import ModelInfo, inspect_model
+from streamd.errors import ConfigError, Fault, ModelError
 from streamd.fleet import Fleet
 from streamd.http_api import HttpServer, bind, build_app
 from streamd.layout import Layout, lay_out
 from streamd.logs import get_logger
 from streamd.publisher import check_redis
+from streamd.source import missing_file
 from streamd.supervisor import Supervisor
 
 
@@ -28,7 +29,7 @@ def run_daemon(
     Raises StreamdError for whatever would make the run useless from its start.
     """
     _check_useful(config, until_done)
-    model = inspect_model(config.model.path, config.model.imgsz)
+    model = model_of(config)
     layout = lay_out(config, model)
     listener = bind(config.http)
     port = int(listener.getsockname()[1])
@@ -49,15 +50,38 @@ def run_daemon(
         http.stop()
 
 
+def model_of(config: Config) -> ModelInfo:
+    """The configured model. Raises ConfigError, naming the key, where it cannot be used."""
+    try:
+        return inspect_model(config.model.path, config.model.imgsz)
+    except ModelError as error:
+        raise ConfigError([config.fault(("model", "path"), str(error))]) from None
+
+
+def missing_files(config: Config) -> list[Fault]:
+    """One fault for each enabled camera whose file is not there."""
+    faults = []
+    for index, camera in enumerate(config.cameras):
+        what = missing_file(camera) if camera.enabled else None
+        if what:
+            faults.append(config.fault(("cameras", index, "url"), what))
+    return faults
+
+
 def _check_useful(config: Config, until_done: bool) -> None:
+    """Refuses what could never work. One missing file among others is that camera's affair."""
     if not config.enabled_cameras:
         raise ConfigError([config.fault(("cameras",), "none is enabled")])
-    files = [camera for camera in config.enabled_cameras if camera.is_local_file]
-    if until_done and not files:
+    missing = missing_files(config)
+    if missing and (until_done or len(missing) == len(config.enabled_cameras)):
+        raise ConfigError(missing)
+    if not until_done:
+        return
+    if not any(camera.is_local_file for camera in config.enabled_cameras):
         what = "--until-done needs a camera that is a file"
         raise ConfigError([config.fault(("cameras",), what)])
     for index, camera in enumerate(config.cameras):
-        if until_done and camera.enabled and camera.loop:
+        if camera.enabled and camera.loop:
             what = "never ends: --until-done needs loop: false"
             raise ConfigError([config.fault(("cameras", index, "loop"), what)])
 

@@ -70,9 +70,11 @@ class ModelConfig(_Section):
     """The detector, and how it is run."""
 
     path: str = Field("engines/shapes.onnx", description="a detection model exported to ONNX")
-    backend: Literal["auto", "openvino"] = Field("auto", description="what runs the model")
+    backend: Literal["auto", "openvino"] = Field(
+        "auto", description="what runs the model: auto or openvino"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the CPU has it, else fp32"
+        "auto", description="fp32, bf16 or fp16; auto: bf16 where the CPU has it, else fp32"
     )
     imgsz: ImageSize = Field(
         "auto",
@@ -125,9 +127,11 @@ class IngestConfig(_Section):
 class LogConfig(_Section):
     """The log on stderr."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="lowest level: debug, info, warning or error"
+    )
     format: Literal["auto", "json", "console"] = Field(
-        "auto", description="auto: console in a terminal, else json"
+        "auto", description="json or console; auto: console in a terminal, else json"
     )
 
 
@@ -146,9 +150,12 @@ class CameraConfig(_Section):
     classes: tuple[str, ...] | None = Field(
         None, description="labels to report, as the model names them; null: all"
     )
-    decode: Literal["auto", "cpu"] = Field("auto", description="where to decode")
-    transport: Literal["tcp", "udp"] = Field("tcp", description="of RTSP")
-    tls_verify: bool = Field(True, description="check the certificate of rtsps:// and https://")
+    decode: Literal["auto", "cpu"] = Field("auto", description="where to decode: auto or cpu")
+    transport: Literal["tcp", "udp"] = Field("tcp", description="transport of RTSP: tcp or udp")
+    tls_verify: bool = Field(
+        False,
+        description="check the certificate of rtsps:// and https://; most cameras sign their own",
+    )
     open_timeout_s: float = Field(
         10.0, gt=0, le=300, description="seconds for the source to answer and name its streams"
     )

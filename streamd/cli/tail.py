@@ -1,0 +1,80 @@
+"""`streamd tail`: events as they come."""
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from streamd.cli.main import ConfigPath, app
+from streamd.config import Config, load_config
+from streamd.config.secrets import mask_text
+from streamd.errors import ConfigError
+from streamd.events import Event
+from streamd.subscriber import streams_of, subscribe
+
+_RETRY_S = 1.0
+
+
+@app.command()
+def tail(
+    config: ConfigPath,
+    camera: Annotated[str | None, typer.Option(help="only this camera")] = None,
+    label: Annotated[str | None, typer.Option(help="only events with this label")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    count: Annotated[int | None, typer.Option(help="end after so many events", min=1)] = None,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="begin with the oldest that is kept")
+    ] = False,
+) -> None:
+    """Subscribe and print events as they come."""
+    loaded = load_config(config)
+    known = [entry.id for entry in loaded.cameras]
+    if camera is not None and camera not in known:
+        some = ", ".join(known[:8])
+        raise ConfigError([loaded.fault(("cameras",), f"has no camera {camera!r}, but {some}")])
+    console = Console(highlight=False, soft_wrap=True)
+    shown = 0
+    for event in _events(loaded, "0" if from_start else "$"):
+        if camera not in (None, event.camera) or not _has_label(event, label):
+            continue
+        if as_json:
+            print(msgspec.json.encode(event).decode(), flush=True)
+        else:
+            console.print(_line(event))
+        shown += 1
+        if shown == count:
+            return
+
+
+def _events(config: Config, start: str) -> Iterator[Event]:
+    """Events for ever; while Redis is away it says so once and tries again."""
+    away = False
+    while True:
+        try:
+            for event in subscribe(config.redis, streams_of(config), start=start):
+                away = False
+                if event is not None:
+                    yield event
+        except ConnectionError as error:
+            if not away:
+                print(f"redis: {mask_text(str(error))}; trying again", file=sys.stderr)
+            away = True
+            time.sleep(_RETRY_S)
+
+
+def _has_label(event: Event, label: str | None) -> bool:
+    return label is None or any(item.label == label for item in event.data.objects)
+
+
+def _line(event: Event) -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(event.ts / 1000))
+    objects = ", ".join(f"{o.label} {o.confidence:.2f}" for o in event.data.objects) or "-"
+    latency = f"{event.data.latency_ms.total:.0f} ms"
+    return (
+        f"[dim]{clock}.{event.ts % 1000:03d}[/] [bold cyan]{event.camera}[/] "
+        f"#{event.seq} [dim]{latency}[/] {objects}"
+    )

@@ -1,0 +1,75 @@
+"""Scenes as real video files, with the truth of every frame."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.stream import VideoStream
+
+from streamd.demo.scenes import Scene, Truth
+
+_BT709 = 1  # AVCOL_SPC_BT709, also of the primaries and the transfer function
+_ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "h264": ("libx264", "yuv420p", {"preset": "veryfast", "crf": "23", "bf": "0"}),
+    "hevc": (
+        "libx265",
+        "yuv420p",
+        {"preset": "ultrafast", "crf": "26", "x265-params": "log-level=none:bframes=0"},
+    ),
+    "mjpeg": ("mjpeg", "yuvj420p", {"huffman": "default"}),
+    "av1": ("libsvtav1", "yuv420p", {"preset": "12", "crf": "35"}),
+    "vp9": ("libvpx-vp9", "yuv420p", {"deadline": "realtime", "cpu-used": "8", "crf": "35"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A written file; `truth` has one entry a frame."""
+
+    path: Path
+    fps: float
+    width: int
+    height: int
+    truth: tuple[tuple[Truth, ...], ...]
+
+    def truth_at(self, pts_s: float) -> tuple[Truth, ...]:
+        """What is in the frame shown at `pts_s` seconds; the clip repeats after its end."""
+        return self.truth[round(pts_s * self.fps) % len(self.truth)]
+
+
+def write_clip(path: Path, scene: Scene, seconds: float, codec: str = "h264") -> Clip:
+    """Renders `scene` into `path`, whose suffix names the container; a keyframe every second.
+
+    `codec` is h264, hevc, mjpeg, av1 or vp9.
+    """
+    encoder, pixel_format, options = _ENCODERS[codec]
+    full_range = codec == "mjpeg"
+    frames = max(1, round(seconds * scene.fps))
+    truth = []
+    with av.open(str(path), "w") as container:
+        rate = Fraction(scene.fps).limit_denominator(1001)
+        stream = cast(VideoStream, container.add_stream(encoder, rate=rate, options=options))
+        stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, pixel_format
+        context = stream.codec_context
+        context.gop_size = max(1, round(scene.fps))
+        if not full_range:  # JPEG is BT.601 by definition and takes no tag
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = ColorRange.JPEG if full_range else ColorRange.MPEG
+        for index in range(frames):
+            image, objects = scene.frame(index)
+            truth.append(tuple(objects))
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
+                format=pixel_format,
+                dst_colorspace=Colorspace.ITU601 if full_range else Colorspace.ITU709,
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=context.color_range,
+                interpolation=Interpolation.BILINEAR,
+                threads=1,
+            )
+            frame.pts, frame.time_base = index, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return Clip(path, scene.fps, scene.width, scene.height, tuple(truth))

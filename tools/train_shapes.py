@@ -1,0 +1,182 @@
+"""Trains engines/shapes.onnx, the detector that the demo and the tests use.
+
+Everything is generated from seeds: scenes of `streamd.demo.scenes`, half of them through JPEG at a
+random quality, since a decoded stream is never clean. The network is a YOLO11 of a quarter of the
+smallest official width, trained from random weights. Afterwards it is evaluated on scenes that it
+has never seen, and exported as ultralytics exports any model.
+
+It takes about 20 minutes on two cores, in an environment of its own (PyTorch is not for the
+daemon's):
+
+    pip install -e . && pip install torch ultralytics
+    python tools/train_shapes.py --output engines/shapes.onnx
+
+Prints mAP50 and mAP50-95 of the held-out set.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from streamd.demo.scenes import LABELS, Scene
+
+SIZES = ((640, 360), (640, 480), (480, 480), (480, 270), (960, 540))
+SEED = 20261123
+IMAGE_SIZE = 320
+SCALE = [0.33, 0.125, 256]
+_KEPT: list[Any] = []  # operators live as long as their library object
+
+
+def main() -> None:
+    """Generates, trains, evaluates, exports."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--output", type=Path, default=Path("engines/shapes.onnx"))
+    options.add_argument("--work", type=Path, default=Path("runs/shapes"))
+    options.add_argument("--train", type=int, default=2000, help="training images")
+    options.add_argument("--test", type=int, default=400, help="held-out images")
+    options.add_argument("--epochs", type=int, default=40)
+    options.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    asked = options.parse_args()
+    os.environ.update(YOLO_AUTOINSTALL="false", YOLO_OFFLINE="true")
+    data = write_dataset(asked.work.resolve(), asked.train, asked.test)
+    weights = train(data, asked.work.resolve(), asked.epochs, asked.threads)
+    export(weights, data, asked.output)
+
+
+def write_dataset(work: Path, train_images: int, test_images: int) -> Path:
+    """Images and labels under `work`/data; returns the YAML that names them."""
+    root = work / "data"
+    shutil.rmtree(root, ignore_errors=True)
+    # Seeds of the two sets are disjoint; the demo and the tests use seeds below 100,000.
+    for name, first, count in (("train", 1_000_000, train_images), ("val", 2_000_000, test_images)):
+        images, labels = root / "images" / name, root / "labels" / name
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for seed in range(first, first + count):
+            write_example(seed, images / f"{seed}.png", labels / f"{seed}.txt")
+    names = "".join(f"  {i}: {label}\n" for i, label in enumerate(LABELS))
+    listing = root / "shapes.yaml"
+    listing.write_text(f"path: {root}\ntrain: images/train\nval: images/val\nnames:\n{names}")
+    return listing
+
+
+def write_example(seed: int, image_path: Path, label_path: Path) -> None:
+    """One frame of one scene, and its boxes as class, centre and size in 0..1."""
+    rng = np.random.default_rng(seed)
+    width, height = SIZES[int(rng.integers(len(SIZES)))]
+    image, truth = Scene(seed, width, height).frame(int(rng.integers(0, 600)))
+    if rng.random() < 0.5:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))]
+        _, packed = cv2.imencode(".jpg", image, quality)
+        image = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
+    cv2.imwrite(str(image_path), image[:, :, ::-1])
+    lines = []
+    for item in truth:
+        x1, y1, x2, y2 = item.box
+        box = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+        lines.append(" ".join([str(LABELS.index(item.label)), *(f"{v:.6f}" for v in box)]))
+    label_path.write_text("\n".join(lines) + "\n")
+
+
+def train(data: Path, work: Path, epochs: int, threads: int) -> Path:
+    """Trains from random weights; returns the best checkpoint."""
+    provide_torchvision_operators()
+    import_module("torch").set_num_threads(threads)
+    ultralytics = import_module("ultralytics")
+    network = work / "yolo11s.yaml"
+    network.write_text(network_yaml(ultralytics))
+    model = ultralytics.YOLO(str(network), task="detect")
+    model.train(
+        data=str(data),
+        epochs=epochs,
+        imgsz=IMAGE_SIZE,
+        batch=16,
+        device="cpu",
+        workers=0,
+        amp=False,
+        val=False,
+        plots=False,
+        seed=SEED,
+        deterministic=True,
+        project=str(work),
+        name="train",
+        exist_ok=True,
+        close_mosaic=max(1, epochs // 4),
+        mosaic=0.5,
+        degrees=0.0,
+        optimizer="AdamW",
+        lr0=0.002,
+        cos_lr=True,
+    )
+    return work / "train" / "weights" / "last.pt"
+
+
+def network_yaml(ultralytics: Any) -> str:
+    """YOLO11 with one scale of our own, `s`, an eighth of full width."""
+    yaml = import_module("yaml")
+    shipped = Path(ultralytics.__file__).parent / "cfg" / "models" / "11" / "yolo11.yaml"
+    network = yaml.safe_load(shipped.read_text())
+    network["scales"] = {"s": SCALE}
+    network["nc"] = len(LABELS)
+    return str(yaml.safe_dump(network))
+
+
+def export(weights: Path, data: Path, output: Path) -> None:
+    """Evaluates `weights` on the held-out set and writes them to `output` as ONNX."""
+    ultralytics = import_module("ultralytics")
+    model = ultralytics.YOLO(str(weights))
+    measured = model.val(
+        data=str(data), imgsz=IMAGE_SIZE, device="cpu", workers=0, plots=False, verbose=False
+    )
+    exported = model.export(
+        format="onnx", imgsz=IMAGE_SIZE, dynamic=True, simplify=True, opset=18, device="cpu"
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(exported, output)
+    size_mb = output.stat().st_size / 1e6
+    print(f"{output}: {size_mb:.2f} MB")
+    print(f"held-out mAP50 {measured.box.map50:.4f}, mAP50-95 {measured.box.map:.4f}")
+
+
+def provide_torchvision_operators() -> None:
+    """Makes torchvision importable, with an nms, where its compiled operators do not fit."""
+    torch = import_module("torch")
+    try:
+        import_module("torchvision")
+        return
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[name]
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    torchvision = import_module("torchvision")
+    torchvision.ops.nms = torchvision.ops.boxes.nms = greedy_nms
+    _KEPT.append(library)
+
+
+def greedy_nms(boxes: Any, scores: Any, iou_threshold: float) -> Any:
+    """Indices of the boxes (n, 4) that greedy suppression keeps, best score first."""
+    torch = import_module("torch")
+    order = scores.argsort(descending=True)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    kept = []
+    while len(order):
+        best, rest = order[0], order[1:]
+        kept.append(best)
+        low = torch.maximum(boxes[rest, :2], boxes[best, :2])
+        high = torch.minimum(boxes[rest, 2:], boxes[best, 2:])
+        shared = (high - low).clamp(min=0).prod(1)
+        order = rest[shared / (area[rest] + area[best] - shared) <= iou_threshold]
+    return torch.stack(kept) if kept else torch.empty(0, dtype=torch.int64)
+
+
+if __name__ == "__main__":
+    main()
