@@ -1,6 +1,16 @@
-"""`python -m streamd` is `streamd`."""
+"""The entry of the program, also of `python -m streamd`.
 
-from streamd.cli import main
+Every worker process imports the module that the program was started from. So this one imports
+nothing at its top: a worker must not pay for the command line.
+"""
+
+
+def main() -> None:
+    """Runs the command line."""
+    from streamd.cli import main as run_command  # noqa: PLC0415  # see the module's docstring
+
+    run_command()
+
 
 if __name__ == "__main__":
     main()

@@ -81,6 +81,7 @@ class Camera:
 
     def run_once(self) -> None:
         """Reads the source to its end, a looped file for ever. Raises SourceError if it fails."""
+        self._online_ns = None
         while True:
             feed = self._source.open()
             try:
@@ -102,7 +103,6 @@ class Camera:
     def _read(self, feed: Feed) -> None:
         """One opened source, from its first packet to its last."""
         decoder = Decoder(feed.stream, self._clock)
-        self._online_ns = None
         self._last_frame_ns = self._clock.monotonic_ns()
         if not feed.info.live:
             self._timeline.restart()

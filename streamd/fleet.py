@@ -100,6 +100,13 @@ class Fleet:
         """A camera's frames by outcome."""
         return self.ledger.camera(entry.index)
 
+    def totals(self) -> dict[str, int]:
+        """All cameras' frames by outcome."""
+        total: Counter[str] = Counter()
+        for entry in self.cameras.values():
+            total.update(self.counts(entry).as_dict())
+        return dict(total)
+
     def last_frame_age_s(self, entry: CameraEntry) -> float | None:
         """Seconds since the camera's newest frame; None before its first."""
         last_ns = self.ledger.get(entry.index, "last_frame_ns")

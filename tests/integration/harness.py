@@ -1,0 +1,153 @@
+"""A daemon as its users meet it: a process, a configuration file, a log, HTTP and Redis."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import httpx
+import psutil
+import redis
+
+from streamd.events import Event, parse_event
+from streamd.testing.redis_server import RedisServer
+
+PATIENCE_S = 60.0
+STREAM = "streamd:detections"
+STATUS = "streamd:status"
+
+
+class DaemonFactory(Protocol):
+    def __call__(self, settings: str, *arguments: str) -> "Daemon": ...
+
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T], within_s: float = PATIENCE_S, what: str = "") -> T:
+    """The first true value that `look` gives; a failure says what was seen last."""
+    deadline_s = time.monotonic() + within_s
+    while True:
+        seen = look()
+        if seen:
+            return seen
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"not within {within_s:.0f} s: {what or look}; last seen {seen!r}")
+        time.sleep(0.05)
+
+
+class Daemon:
+    """`streamd run` on a configuration whose `settings` are YAML without redis and http."""
+
+    def __init__(
+        self, path: Path, settings: str, server: RedisServer, arguments: tuple[str, ...]
+    ) -> None:
+        path.write_text(f'redis: {{url: "{server.url}"}}\nhttp: {{port: 0}}\n{settings}')
+        self.config = path
+        self._redis: Any = redis.Redis.from_url(server.url, decode_responses=True)
+        self.log: list[dict[str, Any]] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "streamd", "run", str(path), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            try:
+                self.log.append(json.loads(line))
+            except ValueError:
+                self.log.append({"event": "plain", "text": line.decode(errors="replace").strip()})
+
+    def logged(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        """Log lines of `event` that hold `fields`."""
+        return [
+            line
+            for line in list(self.log)
+            if line["event"] == event and all(line.get(k) == v for k, v in fields.items())
+        ]
+
+    def wait_for_log(self, event: str, within_s: float = PATIENCE_S, **fields: Any) -> Any:
+        """The first log line of `event` that holds `fields`."""
+        return eventually(
+            lambda: self.logged(event, **fields), within_s, f"log line {event} {fields}"
+        )[0]
+
+    def wait_ready(self) -> None:
+        self.wait_for_log("ready")
+
+    @property
+    def http(self) -> str:
+        """Where HTTP is."""
+        return str(self.wait_for_log("starting")["http"])
+
+    def get(self, path: str) -> Any:
+        return httpx.get(f"{self.http}{path}", timeout=10)
+
+    def cameras(self) -> dict[str, Any]:
+        """The API's cameras by id."""
+        return {camera["id"]: camera for camera in self.get("/api/v1/cameras").json()}
+
+    def wait_state(self, camera: str, state: str, reason: str | None = None) -> Any:
+        def look() -> Any:
+            seen = self.cameras()[camera]
+            fits = seen["state"] == state and (reason is None or seen["reason"] == reason)
+            return seen if fits else None
+
+        return eventually(look, what=f"{camera} {state} {reason}")
+
+    def events(self, camera: str | None = None) -> list[Event]:
+        """What Redis holds, in its order."""
+        entries = self._redis.xrange(STREAM) or []
+        events = [parse_event(fields) for _, fields in entries]
+        return [event for event in events if camera in (None, event.camera)]
+
+    def wait_events(self, count: int, camera: str | None = None) -> list[Event]:
+        eventually(lambda: len(self.events(camera)) >= count, what=f"{count} events of {camera}")
+        return self.events(camera)
+
+    def status(self) -> list[tuple[str, str, str]]:
+        """Name, state and reason of every camera entry in the status stream."""
+        entries = [fields for _, fields in self._redis.xrange(STATUS) or []]
+        return [(e["name"], e["state"], e["reason"]) for e in entries if e["kind"] == "camera"]
+
+    def children(self, name: str = "") -> list[psutil.Process]:
+        """The worker processes, by their names."""
+        workers = psutil.Process(self.process.pid).children(recursive=True)
+        return [p for p in workers if p.name().startswith(f"sd:{name}")]
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self, within_s: float = PATIENCE_S) -> int:
+        code = self.process.wait(within_s)
+        self._reader.join(5)
+        return code
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self._reader.join(5)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+        self._redis.close()
+
+
+def balanced(frames: dict[str, int]) -> bool:
+    """The promise of the ledger, for one camera of the API."""
+    outcomes = sum(count for name, count in frames.items() if name != "captured")
+    return frames["captured"] == outcomes and frames["in_flight"] >= 0

@@ -1,0 +1,312 @@
+"""The main job: cameras in, events out, every frame accounted for."""
+
+import signal
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from streamd.demo.clips import Clip, write_clip
+from streamd.demo.scenes import Scene
+from streamd.demo.score import Score
+from streamd.testing.redis_server import RedisServer
+from streamd.testing.rtsp_server import RtspServer
+
+from .harness import DaemonFactory, balanced, eventually
+
+
+def test_every_frame_of_a_file_is_published_once_and_in_order(
+    daemon: DaemonFactory, clip: Clip
+) -> None:
+    running = daemon(
+        f"publish: all\ncameras: [{{id: a, url: {clip.path}}}, {{id: b, url: {clip.path}}}]",
+        "--until-done",
+    )
+    assert running.wait() == 0
+    for camera in ("a", "b"):
+        events = running.events(camera)
+        assert [event.seq for event in events] == list(range(len(clip.truth)))
+        assert len({event.id for event in events}) == len(events)
+        assert all(second.ts > first.ts for first, second in pairwise(events))
+        assert {event.ts_source for event in events} == {"pts"}
+    assert [s for s in running.status() if s[0] == "a"] == [("a", "online", ""), ("a", "done", "")]
+    (stopped,) = running.logged("stopped")
+    assert balanced(stopped["frames"])
+    assert stopped["frames"]["in_flight"] == 0
+    assert stopped["frames"]["inferred"] == 2 * len(clip.truth)
+
+
+def test_the_shipped_model_sees_what_was_drawn(daemon: DaemonFactory, clip: Clip) -> None:
+    running = daemon(
+        f"model: {{confidence: 0.4}}\npublish: all\ncameras: [{{id: a, url: {clip.path}}}]",
+        "--until-done",
+    )
+    assert running.wait() == 0
+    score = Score()
+    for event in running.events():
+        assert (event.data.width, event.data.height) == (clip.width, clip.height)
+        score.add(event, clip)
+    assert score.frames == len(clip.truth)
+    assert score.precision >= 0.9
+    assert score.recall >= 0.9
+
+
+def test_classes_and_fps_of_a_camera_are_kept(daemon: DaemonFactory, clip: Clip) -> None:
+    label = clip.truth[0][0].label
+    running = daemon(
+        f"publish: all\ncameras: [{{id: a, url: {clip.path}, fps: 5, classes: [{label}]}}]",
+        "--until-done",
+    )
+    assert running.wait() == 0
+    events = running.events()
+    assert [event.seq for event in events] == list(range(0, len(clip.truth), 3))
+    assert {item.label for event in events for item in event.data.objects} <= {label}
+    (stopped,) = running.logged("stopped")
+    assert stopped["frames"]["rate_capped"] == len(clip.truth) - len(events)
+
+
+def test_a_live_camera_is_read_and_told_of(
+    daemon: DaemonFactory, rtsp_server: RtspServer, clip: Clip
+) -> None:
+    mount = rtsp_server.mount("/gate", clip.path, auth=("user", "p@ss"))
+    running = daemon(
+        f"publish: all\ncameras: [{{id: gate, url: '{mount.url_with_credentials()}'}}]"
+    )
+    running.wait_ready()
+    camera = running.wait_state("gate", "online")
+    assert (camera["codec"], camera["width"], camera["height"]) == ("h264", 640, 360)
+    events = running.wait_events(20)
+    assert {event.ts_source for event in events} == {"arrival"}
+    assert all(second.seq > first.seq for first, second in pairwise(events))
+    assert "p@ss" not in str(running.log)
+    assert "p%40ss" not in str(running.log) + running.get("/api/v1/cameras").text
+    assert running.stop() == 0
+
+
+def test_a_dropped_camera_comes_back(
+    daemon: DaemonFactory, rtsp_server: RtspServer, clip: Clip
+) -> None:
+    mount = rtsp_server.mount("/gate", clip.path)
+    running = daemon(f"publish: all\ncameras: [{{id: gate, url: '{mount.url}'}}]")
+    running.wait_ready()
+    running.wait_state("gate", "online")
+    mount.kill_clients()
+    running.wait_for_log("camera_offline", reason="ended")
+    eventually(lambda: len(running.logged("camera_online")) == 2, what="online again")
+    assert running.status()[:3] == [
+        ("gate", "online", ""),
+        ("gate", "offline", "ended"),
+        ("gate", "online", ""),
+    ]
+    ids = [event.id for event in running.wait_events(30)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_bad_cameras_say_why_and_leave_the_good_one_alone(
+    daemon: DaemonFactory, rtsp_server: RtspServer, clip: Clip, tmp_path: Path
+) -> None:
+    good = rtsp_server.mount("/good", clip.path)
+    locked = rtsp_server.mount("/locked", clip.path, auth=("user", "right"))
+    silent = rtsp_server.mount("/silent", clip.path)
+    silent.silent = True
+    stalling = rtsp_server.mount("/stalling", clip.path)
+    text = tmp_path / "notes.mp4"
+    text.write_text("these are notes, no video\n" * 50)
+    truncated = tmp_path / "truncated.mp4"
+    truncated.write_bytes(clip.path.read_bytes()[:20_000])
+    running = daemon(f"""
+publish: all
+cameras:
+  - {{id: good, url: "{good.url}"}}
+  - {{id: locked, url: "{locked.url.replace("//", "//user:wrong@")}"}}
+  - {{id: nowhere, url: "{good.url}/nowhere"}}
+  - {{id: refused, url: "rtsp://127.0.0.1:1/x"}}
+  - {{id: silent, url: "{silent.url}", open_timeout_s: 1}}
+  - {{id: stalling, url: "{stalling.url}", stall_timeout_s: 1}}
+  - {{id: text, url: "{text}"}}
+  - {{id: truncated, url: "{truncated}"}}
+  - {{id: missing, url: "{tmp_path}/missing.mp4"}}
+""")
+    running.wait_ready()
+    running.wait_state("stalling", "online")
+    stalling.stall = True
+    for camera, reason in {
+        "locked": "auth_failed",
+        "nowhere": "not_found",
+        "refused": "refused",
+        "silent": "timeout",
+        "stalling": "stalled",
+        "text": "invalid_data",
+        "truncated": "invalid_data",
+        "missing": "not_found",
+    }.items():
+        running.wait_for_log("camera_offline", camera=camera, reason=reason)
+    before = running.cameras()["good"]["frames"]["inferred"]
+    eventually(lambda: running.cameras()["good"]["frames"]["inferred"] > before + 10)
+    assert not running.logged("camera_offline", camera="good")
+    assert len(locked.attempts) == 1
+
+
+def test_the_ledger_adds_up_under_overload(
+    daemon: DaemonFactory, rtsp_server: RtspServer, clip: Clip
+) -> None:
+    mounts = [rtsp_server.mount(f"/{n}", clip.path) for n in range(6)]
+    cameras = "\n".join(f"  - {{id: c{n}, url: '{m.url}'}}" for n, m in enumerate(mounts))
+    # A network eight times as large as the shipped model's own input cannot keep up with 90 fps.
+    running = daemon(
+        f"model: {{imgsz: 896, batch_size: 2}}\npublish: all\n"
+        f"cameras:\n{cameras}\n  - {{id: file, url: {clip.path}, loop: true}}"
+    )
+    running.wait_ready()
+
+    def overloaded() -> bool:
+        seen = running.cameras().values()
+        assert all(balanced(camera["frames"]) for camera in seen)
+        live = [camera for camera in seen if camera["id"] != "file"]
+        return all(c["frames"]["overwritten"] > 20 and c["frames"]["inferred"] > 5 for c in live)
+
+    eventually(overloaded, what="every live camera overwritten and inferred")
+    counts = running.cameras()
+    assert counts["file"]["frames"]["overwritten"] == 0
+    inferred = [counts[f"c{n}"]["frames"]["inferred"] for n in range(6)]
+    assert max(inferred) <= 1.5 * min(inferred) + 5
+    assert running.stop() == 0
+    (stopped,) = running.logged("stopped")
+    assert balanced(stopped["frames"])
+    assert stopped["frames"]["in_flight"] == 0
+
+
+def test_sigterm_publishes_what_was_read_and_leaves_nothing(
+    daemon: DaemonFactory, clip: Clip
+) -> None:
+    running = daemon(f"publish: all\ncameras: [{{id: a, url: {clip.path}, loop: true}}]")
+    running.wait_events(20)
+    family = [psutil.Process(running.process.pid), *running.children()]
+    began = running.process.pid
+    assert running.stop() == 0
+    (stopped,) = running.logged("stopped")
+    assert stopped["frames"]["in_flight"] == 0
+    assert stopped["frames"]["inferred"] == len(running.events())
+    assert not any(process.is_running() for process in family), began
+
+
+def test_a_killed_inference_worker_is_replaced_and_its_frames_are_booked(
+    daemon: DaemonFactory, clip: Clip
+) -> None:
+    running = daemon(f"publish: all\ncameras: [{{id: a, url: {clip.path}, loop: true}}]")
+    running.wait_events(20)
+    running.children("inference")[0].send_signal(signal.SIGKILL)
+    death = running.wait_for_log("worker_died", worker="inference-0")
+    assert death["reason"] == "sigkill"
+    before = len(running.events())
+    running.wait_events(before + 20)
+    frames = running.cameras()["a"]["frames"]
+    assert balanced(frames)
+    assert frames["lost_inference"] == death["frames_lost"]
+    events = running.events()
+    assert all(second.seq > first.seq for first, second in pairwise(events))
+    assert len({event.id for event in events}) == len(events)
+    assert running.stop() == 0
+
+
+def test_a_killed_ingest_worker_takes_only_its_own_cameras(
+    daemon: DaemonFactory, clip: Clip
+) -> None:
+    running = daemon(
+        "ingest: {workers: 2}\npublish: all\ncameras:\n"
+        f"  - {{id: a, url: {clip.path}, loop: true, paced: true}}\n"
+        f"  - {{id: b, url: {clip.path}, loop: true, paced: true}}\n"
+    )
+    running.wait_events(5, "a")
+    running.wait_events(5, "b")
+    running.children("ingest-0")[0].send_signal(signal.SIGKILL)
+    running.wait_for_log("worker_died", worker="ingest-0")
+    running.wait_for_log("worker_restarted", worker="ingest-0")
+    eventually(lambda: len(running.logged("camera_online", camera="a")) == 2)
+    before = len(running.events("a"))
+    running.wait_events(before + 5, "a")
+    assert len(running.logged("camera_online", camera="b")) == 1
+    assert all(balanced(camera["frames"]) for camera in running.cameras().values())
+    ids = [event.id for event in running.events("a")]
+    assert len(set(ids)) == len(ids)
+
+
+def test_workers_die_with_their_supervisor(daemon: DaemonFactory, clip: Clip) -> None:
+    running = daemon(f"cameras: [{{id: a, url: {clip.path}, loop: true}}]")
+    running.wait_ready()
+    workers = running.children()
+    assert len(workers) == 2
+    shared_before = set(Path("/dev/shm").iterdir())
+    running.process.kill()
+    running.process.wait()
+    eventually(lambda: not any(worker.is_running() for worker in workers), 10, "workers end")
+    assert not [p for p in set(Path("/dev/shm").iterdir()) - shared_before if "streamd" in p.name]
+
+
+def test_http_tells_of_health_cameras_and_metrics(daemon: DaemonFactory, clip: Clip) -> None:
+    running = daemon(f"publish: all\ncameras: [{{id: a, url: {clip.path}, loop: true}}]")
+    assert running.get("/healthz").json()["status"] == "ok"
+    early = running.get("/readyz")
+    if early.status_code == 503:
+        assert early.json()["missing"]
+    running.wait_events(10)
+    assert running.get("/readyz").status_code == 200
+    assert running.get("/api/v1/cameras/a").json()["id"] == "a"
+    assert running.get("/api/v1/cameras/z").status_code == 404
+    families = {f.name: f for f in text_string_to_metric_families(running.get("/metrics").text)}
+    frames = {
+        sample.labels["outcome"]: sample.value
+        for sample in families["streamd_frames"].samples
+        if sample.labels["camera"] == "a"
+    }
+    assert frames["inferred"] >= 10
+    assert families["streamd_camera_up"].samples[0].value == 1
+    assert families["streamd_ready"].samples[0].value == 1
+    buckets = [s.value for s in families["streamd_slot_to_redis_seconds"].samples]
+    assert buckets[-1] >= 10
+
+
+def test_events_wait_while_redis_is_away_at_the_start(
+    daemon: DaemonFactory, redis_server: RedisServer, clip: Clip
+) -> None:
+    redis_server.stop()
+    running = daemon(
+        f"publish: all\ncameras: [{{id: a, url: {clip.path}, loop: true, paced: true}}]"
+    )
+    running.wait_for_log("redis_lost", worker="inference-0")
+    missing = running.get("/readyz")
+    assert missing.status_code == 503
+    assert "redis" in missing.text
+    redis_server.start()
+    running.wait_for_log("redis_connected", worker="inference-0")
+    events = running.wait_events(20)
+    assert [event.seq for event in events[:20]] == list(range(20))
+    assert running.cameras()["a"]["events_lost"] == 0
+
+
+def test_events_go_on_in_order_after_redis_was_restarted(
+    daemon: DaemonFactory, redis_server: RedisServer, clip: Clip
+) -> None:
+    running = daemon(
+        f"publish: all\ncameras: [{{id: a, url: {clip.path}, loop: true, paced: true}}]"
+    )
+    before = running.wait_events(10)[-1].seq
+    redis_server.kill()
+    running.wait_for_log("redis_lost", worker="inference-0")
+    redis_server.start()
+    after = running.wait_events(20)
+    assert after[0].seq >= before
+    assert [e.seq for e in after] == list(range(after[0].seq, after[0].seq + len(after)))
+
+
+def test_a_picture_that_changes_its_size_goes_on(
+    daemon: DaemonFactory, rtsp_server: RtspServer, clip: Clip, tmp_path: Path
+) -> None:
+    mount = rtsp_server.mount("/gate", clip.path)
+    smaller = write_clip(tmp_path / "small.mp4", Scene(3, 320, 240), 2.0)
+    running = daemon(f"publish: all\ncameras: [{{id: gate, url: '{mount.url}'}}]")
+    running.wait_events(5)
+    mount.replace(str(smaller.path))
+    eventually(lambda: (320, 240) in {(e.data.width, e.data.height) for e in running.events()})
+    assert not running.logged("camera_offline")
