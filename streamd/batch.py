@@ -63,7 +63,8 @@ def collect_batch(
         for position, frame in enumerate(_leading(frames, shape))
     )
     frames = tuple(turn[-1] for turn in turns[: policy.max_size])
-    deadline_ns = oldest.meta.ready_ns + policy.max_wait_ns
+    # A live frame that replaced another is newer than its camera's wait, a file's next is older.
+    deadline_ns = min(oldest.since_ns, oldest.meta.ready_ns) + policy.max_wait_ns
     if len(frames) == policy.max_size or len(heads) >= active_cameras or now_ns >= deadline_ns:
         return Decision(frames=frames)
     return Decision(wake_at_ns=deadline_ns)

@@ -56,6 +56,7 @@ class Camera:
         self._report = report
         self._stop = threading.Event()
         self._timeline = FileTimeline(clock)
+        self._recording = False
         self._online_ns: int | None = None
         self._last_frame_ns = 0
 
@@ -71,7 +72,7 @@ class Camera:
                 try:
                     self.run_once()
                 except SourceError as error:
-                    if self._plan.give_up:
+                    if self._plan.give_up or self._would_repeat():
                         return self._tell(CameraState.FAILED, error)
                     self._wait_for_next_try(error)
                 else:
@@ -84,6 +85,7 @@ class Camera:
         self._online_ns = None
         while True:
             feed = self._source.open()
+            self._recording = not feed.info.live
             try:
                 self._read(feed)
             finally:
@@ -92,6 +94,10 @@ class Camera:
                 raise SourceError(Reason.ENDED, "the other side closed the stream")
             if not self._plan.loop:
                 return
+
+    def _would_repeat(self) -> bool:
+        """A recording that broke off is not begun again: its frames would be published twice."""
+        return self._recording and self._online_ns is not None and not self._plan.loop
 
     def _wait_for_next_try(self, error: SourceError) -> None:
         # A refused password is not tried often: cameras lock the account or the address.

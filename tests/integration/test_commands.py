@@ -1,0 +1,93 @@
+"""check --connect, probe, tail, schema and demo, as a user types them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamd.demo.clips import Clip
+from streamd.testing.redis_server import RedisServer
+from streamd.testing.rtsp_server import RtspServer
+
+from .harness import DaemonFactory
+from .test_bad_input import streamd
+
+
+def test_check_connect_tries_everything(
+    tmp_path: Path, redis_server: RedisServer, rtsp_server: RtspServer, clip: Clip
+) -> None:
+    mount = rtsp_server.mount("/gate", clip.path)
+    path = tmp_path / "config.yaml"
+    text = (
+        f"redis: {{url: '{redis_server.url}'}}\ncameras:\n"
+        f"  - {{id: gate, url: '{mount.url}'}}\n  - {{id: gone, url: '{mount.url}/gone'}}\n"
+    )
+    path.write_text(text)
+    assert streamd("check", str(path))[0] == 0
+    code, _, errors = streamd("check", str(path), "--connect")
+    assert code == 2
+    (error,) = errors
+    assert error.startswith(f"{path}:4: cameras[1].url: not_found")
+    path.write_text(text.replace("/gone'", "'").replace(f":{redis_server.port}/", ":1/"))
+    code, _, errors = streamd("check", str(path), "--connect")
+    assert code == 2
+    (error,) = errors
+    assert error.startswith(f"{path}:1: redis.url: ")
+
+
+def test_probe_tells_what_a_camera_is(rtsp_server: RtspServer, clip: Clip) -> None:
+    mount = rtsp_server.mount("/gate", clip.path)
+    code, out, _ = streamd("probe", mount.url, "--json", "--seconds", "3")
+    assert code == 0
+    seen = json.loads(out)
+    assert (seen["codec"], seen["width"], seen["height"]) == ("h264", clip.width, clip.height)
+    assert seen["live"] is True
+    assert seen["delivered_fps"] == pytest.approx(clip.fps, rel=0.2)
+    assert seen["keyframe_interval_s"] == pytest.approx(1.0, rel=0.2)
+    assert seen["clock"] == "arrival"
+    assert abs(seen["camera_clock_offset_s"]) < 5
+
+
+def test_tail_prints_what_is_published(daemon: DaemonFactory, clip: Clip) -> None:
+    running = daemon(
+        f"publish: all\ncameras: [{{id: a, url: {clip.path}}}, {{id: b, url: {clip.path}}}]",
+        "--until-done",
+    )
+    running.wait()
+    arguments = ("tail", str(running.config), "--from-start", "--camera", "b", "--count", "5")
+    code, out, _ = streamd(*arguments, "--json")
+    assert code == 0
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["seq"] for event in events] == [0, 1, 2, 3, 4]
+    assert {event["camera"] for event in events} == {"b"}
+    assert len(streamd(*arguments)[1].splitlines()) == 5
+    assert streamd("tail", str(running.config), "--camera", "zoo")[0] == 2
+
+
+def test_schemas_are_json(tmp_path: Path) -> None:
+    config = json.loads(streamd("schema")[1])
+    assert "cameras" in config["properties"]
+    events = json.loads(streamd("schema", "events")[1])
+    assert set(events["$defs"]["Event"]["properties"]) == {
+        "v", "id", "camera", "seq", "ts", "ts_source", "n", "data",
+    }  # fmt: skip
+
+
+def test_the_demo_sees_what_it_draws() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "streamd", "demo", "--seconds", "8"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    found = re.search(r"precision (\d\.\d+), recall (\d\.\d+)", done.stdout)
+    assert found, done.stdout
+    assert float(found[1]) >= 0.9
+    assert float(found[2]) >= 0.9
+    assert "from 4 cameras" in done.stdout

@@ -1,0 +1,97 @@
+"""Every kind of source and codec through the whole daemon."""
+
+from pathlib import Path
+
+import pytest
+
+from streamd.demo.clips import Clip, write_clip
+from streamd.demo.scenes import Scene
+from streamd.testing.http_server import HttpServer
+from streamd.testing.rtsp_server import RtspServer
+
+from .harness import DaemonFactory, balanced
+from .peers import gstreamer_server
+
+SUFFIXES = {"h264": "mp4", "hevc": "mp4", "mjpeg": "avi", "av1": "mkv", "vp9": "webm"}
+
+
+def turned_a_quarter(clip: Clip, path: Path) -> Path:
+    """`clip` with the display matrix of a phone that was held upright: 90 degrees clockwise."""
+    plain = b"".join(n.to_bytes(4, "big", signed=True) for n in (65536, 0, 0, 0, 65536, 0, 0, 0))
+    turned = b"".join(
+        n.to_bytes(4, "big", signed=True)
+        for n in (0, 65536, 0, -65536, 0, 0, clip.height * 65536, 0)
+    )
+    data = clip.path.read_bytes()
+    header = data.index(b"tkhd")
+    place = data.index(plain, header)
+    path.write_bytes(data[:place] + turned + data[place + len(turned) :])
+    return path
+
+
+def test_files_of_every_codec_and_orientation(
+    daemon: DaemonFactory, clip: Clip, tmp_path: Path
+) -> None:
+    cameras = []
+    for codec, suffix in SUFFIXES.items():
+        made = write_clip(tmp_path / f"{codec}.{suffix}", Scene(4, 320, 180), 1.0, codec)
+        cameras.append(f"  - {{id: {codec}, url: {made.path}}}")
+    rotated = turned_a_quarter(clip, tmp_path / "rotated.mp4")
+    cameras.append(f"  - {{id: rotated, url: {rotated}}}")
+    running = daemon("publish: all\ncameras:\n" + "\n".join(cameras), "--until-done")
+    assert running.wait() == 0
+    for codec in SUFFIXES:
+        events = running.events(codec)
+        assert [event.seq for event in events] == list(range(15)), codec
+        assert (events[0].data.width, events[0].data.height) == (320, 180)
+        assert running.logged("camera_online", camera=codec)[0]["codec"] in (codec, "libdav1d")
+    events = running.events("rotated")
+    assert (events[0].data.width, events[0].data.height) == (clip.height, clip.width)
+    assert len(events) == len(clip.truth)
+
+
+def test_live_sources_of_every_kind(
+    daemon: DaemonFactory, rtsp_server: RtspServer, clip: Clip, tmp_path: Path
+) -> None:
+    hevc = write_clip(tmp_path / "hevc.mp4", Scene(5, 320, 180), 2.0, "hevc")
+    mjpeg = write_clip(tmp_path / "mjpeg.avi", Scene(6, 320, 176), 2.0, "mjpeg")
+    mounts = {
+        "tcp": rtsp_server.mount("/tcp", clip.path).url,
+        "udp": rtsp_server.mount("/udp", clip.path).url,
+        "hevc": rtsp_server.mount("/hevc", hevc.path).url,
+        "jpeg": rtsp_server.mount("/jpeg", mjpeg.path).url,
+    }
+    with HttpServer() as web:
+        mounts["multipart"] = web.mjpeg("/cam", clip.path)
+        mounts["hls"] = web.hls("/live.m3u8", clip.path)
+        mounts["recording"] = web.file("/clip.mp4", clip.path)
+        cameras = "\n".join(
+            f"  - {{id: {id_}, url: '{url}', transport: {'udp' if id_ == 'udp' else 'tcp'}}}"
+            for id_, url in mounts.items()
+        )
+        running = daemon(f"publish: all\ncameras:\n{cameras}")
+        running.wait_ready()
+        for camera in mounts:
+            running.wait_events(10, camera)
+        running.wait_state("recording", "done")
+        recording = running.wait_events(len(clip.truth), "recording")
+        assert [event.seq for event in recording] == list(range(len(clip.truth)))
+        sources = {event.camera: event.ts_source for event in running.events()}
+        assert sources.pop("recording") == "pts"
+        assert set(sources.values()) == {"arrival"}
+        assert all(balanced(camera["frames"]) for camera in running.cameras().values())
+        assert running.stop() == 0
+
+
+@pytest.mark.slow
+def test_an_independent_rtsp_server(daemon: DaemonFactory, clip: Clip) -> None:
+    with gstreamer_server(clip.path) as address:
+        running = daemon(
+            "publish: all\ncameras:\n"
+            f"  - {{id: tcp, url: '{address}/0'}}\n"
+            f"  - {{id: udp, url: '{address}/pattern', transport: udp}}\n"
+        )
+        running.wait_ready()
+        for camera in ("tcp", "udp"):
+            running.wait_events(20, camera)
+        assert running.stop() == 0
