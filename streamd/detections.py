@@ -49,7 +49,8 @@ class Detector:
         Best first. `classes` keeps only those class ids.
         """
         # Thresholding first: NMS is 50 times as expensive over 300 boxes as over 20.
-        rows = candidates[candidates[:, 4] >= self._confidence]
+        scores = candidates[:, 4]
+        rows = candidates[(scores >= self._confidence) & (scores > 0)]
         if classes is not None:
             rows = rows[np.isin(rows[:, 5], list(classes))]
         kept = rows.tolist() if self._end_to_end else self._suppress(rows.tolist())
@@ -59,10 +60,13 @@ class Detector:
         """Greedy non-maximum suppression within each class."""
         if len(rows) < 2:
             return rows
-        boxes = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2, _, _ in rows]
+        # OpenCV keeps classes apart by moving each beyond the last: that needs positive corners.
+        low = min(0.0, min(min(row[:2]) for row in rows))
+        boxes = [(x1 - low, y1 - low, x2 - x1, y2 - y1) for x1, y1, x2, y2, _, _ in rows]
         scores = [row[4] for row in rows]
         labels = [int(row[5]) for row in rows]
-        kept = cv2.dnn.NMSBoxesBatched(boxes, scores, labels, self._confidence, self._iou)
+        # No score threshold: the rows are above ours, and OpenCV's excludes a score that equals it.
+        kept = cv2.dnn.NMSBoxesBatched(boxes, scores, labels, 0.0, self._iou)
         return sorted((rows[i] for i in kept), key=lambda row: -row[4])
 
     def _detection(self, row: list[float], frame: FrameMeta) -> Detection:
@@ -79,3 +83,13 @@ class Detector:
 
 def _unscale(position: float, pad_px: int, scale: float, limit_px: int) -> float:
     return round(min(max((position - pad_px) / scale, 0.0), limit_px), 2)
+
+
+def overlap(first: Box, second: Box) -> float:
+    """Intersection over union of two boxes."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = sum((b[2] - b[0]) * (b[3] - b[1]) for b in (first, second))
+    return width * height / (areas - width * height)

@@ -5,20 +5,10 @@ from dataclasses import dataclass, field
 
 from streamd.demo.clips import Clip
 from streamd.demo.scenes import Truth
-from streamd.detections import Box, Detection
+from streamd.detections import Detection, overlap
 from streamd.events import Event
 
 _SAME_OBJECT_IOU = 0.5
-
-
-def overlap(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = sum((b[2] - b[0]) * (b[3] - b[1]) for b in (first, second))
-    return width * height / (areas - width * height)
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ uint8 NHWC and gives K candidates, for each of the three kinds of head:
 """
 
 import ast
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from streamd.slots import InputShape
 _END = 2**31 - 1  # of an axis, whatever its length
 _OLDEST_OPSET = 13
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
+INSTALLED = Path(sys.prefix) / "share" / "streamd"
 
 
 class Head(StrEnum):
@@ -37,8 +39,8 @@ class Head(StrEnum):
 
 
 def find_model(path: str) -> Path:
-    """The model file that `path` names: from the working directory, or beside the package."""
-    for candidate in (Path(path), PROJECT_ROOT / path):
+    """The model file that `path` names: from the working directory, else as streamd brings it."""
+    for candidate in (Path(path), PROJECT_ROOT / path, INSTALLED / path):
         if candidate.is_file():
             return candidate
     raise ModelError(f"{path}: no such file")

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from streamd.decoder import DecodedFrame
+from streamd.letterbox import Letterbox
+from streamd.slot_writer import Capture
 from streamd.slots import FrameMeta, InputShape, TsSource
 
 SQUARE = InputShape(64, 64)
@@ -66,6 +70,27 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         self.now_ns += round(seconds * 1e9)
+
+
+class FlatScaler:
+    """Gives every picture one value."""
+
+    def __init__(self, value: int = 200) -> None:
+        self.value = value
+
+    def scale(self, frame: av.VideoFrame, box: Letterbox) -> NDArray[np.uint8]:
+        return np.full((box.inner_height, box.inner_width, 3), self.value, np.uint8)
+
+
+def decoded_frame(width: int = 64, height: int = 64, pts_s: float | None = 0.0) -> DecodedFrame:
+    """A black frame as it leaves the decoder."""
+    return DecodedFrame(av.VideoFrame(width, height, "gray"), pts_s, 0, 0)
+
+
+def capture(media_s: float = 0.0, *, lossless: bool = False) -> Capture:
+    """A frame captured `media_s` seconds after the clock's start."""
+    ns = round(media_s * 1e9)
+    return Capture(media_s, ns, ns, TsSource.PTS if lossless else TsSource.ARRIVAL, lossless)
 
 
 class TopOfRange(random.Random):

@@ -1,0 +1,47 @@
+# The two that matter: `make demo` and `make test`. Both install what they need into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format bench clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo ## the whole system with synthetic cameras; Ctrl-C ends it
+	$(BIN)/streamd demo $(ARGS)
+
+test: $(VENV)/.dev ## all tests but the slow ones
+	$(BIN)/pytest $(ARGS)
+
+test-all: $(VENV)/.dev ## all tests that this machine can run
+	$(BIN)/pytest -m "not gpu or gpu" $(ARGS)
+
+lint: $(VENV)/.dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## lay the code out
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## the figures of docs/benchmarks.md: make bench MODEL=yolov8n.onnx
+	$(BIN)/python -m bench.daemon --model $(MODEL) $(ARGS)
+
+clean: ## remove what was installed and cached
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[demo,dev]'
+	@touch $@ $(VENV)/.demo
