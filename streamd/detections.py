@@ -61,7 +61,7 @@ class Detector:
         if len(rows) < 2:
             return rows
         # OpenCV keeps classes apart by moving each beyond the last: that needs positive corners.
-        low = min(0.0, min(min(row[:2]) for row in rows))
+        low = min(0.0, *(min(row[:2]) for row in rows))
         boxes = [(x1 - low, y1 - low, x2 - x1, y2 - y1) for x1, y1, x2, y2, _, _ in rows]
         scores = [row[4] for row in rows]
         labels = [int(row[5]) for row in rows]

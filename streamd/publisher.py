@@ -112,9 +112,7 @@ class Publisher:
         """Queues entries behind all earlier ones."""
         limit = self._config.backlog_events
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._up is not True or len(self._backlog) <= limit // 2, timeout=1.0
-            )
+            self._changed.wait_for(lambda: not self._up or len(self._backlog) <= limit // 2)
             self._backlog.extend(entries)
             excess = [self._backlog.popleft() for _ in range(len(self._backlog) - limit)]
             self._changed.notify_all()

@@ -111,7 +111,9 @@ class FileSource:
 
     def open(self) -> Feed:
         """See Source."""
-        return ContainerFeed.open(self.camera, local_path(self.camera.url), {}, live=False)
+        # "file:" keeps FFmpeg from taking a path for one of its protocols, such as concat:.
+        path = f"file:{local_path(self.camera.url)}"
+        return ContainerFeed.open(self.camera, path, {}, live=False)
 
 
 @dataclass(frozen=True, slots=True)

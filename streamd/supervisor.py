@@ -265,7 +265,11 @@ class Supervisor:
         self._stop(self._ingest, _INGEST_STOPS_WITHIN_S)
         self._stop(self._inference, None if self._until_done else _INFERENCE_STOPS_WITHIN_S)
         failed = [e for e in self._fleet.cameras.values() if e.report.state is CameraState.FAILED]
-        code = 1 if self._failed or failed else 0
+        # A batch job that could not deliver has failed; a service is not ended for that.
+        lost = self._until_done and any(
+            self._layout.ledger.get(place.index, "events_lost") for place in self._layout.cameras
+        )
+        code = 1 if self._failed or failed or lost else 0
         self._status.service("stopped")
         self._status.close(_STATUS_WITHIN_S)
         self._log.info("stopped", exit_code=code, frames=self._fleet.totals())

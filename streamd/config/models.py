@@ -167,19 +167,19 @@ class CameraConfig(_Section):
 
     @property
     def is_local_file(self) -> bool:
-        """True where `url` names a path of this machine."""
-        scheme = urlsplit(self.url).scheme
-        return scheme in ("", "file") or len(scheme) == 1
+        """True where `url` names a path of this machine: whatever is no network URL."""
+        return not self.url.startswith(tuple(f"{scheme}://" for scheme in LIVE_SCHEMES))
 
     @field_validator("url")
     @classmethod
     def _known_scheme(cls, url: str) -> str:
-        if "://" in url and urlsplit(url).scheme not in (*LIVE_SCHEMES, "file"):
+        scheme, separator, rest = url.partition("://")
+        if not separator:
+            return url
+        if scheme.lower() not in (*LIVE_SCHEMES, "file"):
             known = ", ".join(f"{s}://" for s in LIVE_SCHEMES)
-            raise ValueError(
-                f"scheme {urlsplit(url).scheme!r} is none of {known}, nor is it a file's path"
-            )
-        return url
+            raise ValueError(f"scheme {scheme!r} is none of {known}, nor is it a file's path")
+        return f"{scheme.lower()}://{rest}"
 
     @model_validator(mode="after")
     def _file_keys(self) -> Self:
