@@ -5,7 +5,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from streamd.config import CameraConfig
-from streamd.errors import Reason
 from streamd.ledger import CameraLedger, Ledger
 from streamd.messages import CameraReport, CameraState, EngineReport
 
@@ -72,10 +71,6 @@ class Fleet:
         if news:
             entry.since_s = time.time()
         return news
-
-    def worker_lost(self, camera: str) -> CameraReport:
-        """The report of a camera whose ingest worker died."""
-        return CameraReport(camera, CameraState.OFFLINE, Reason.WORKER_DIED)
 
     def sample(self) -> None:
         """Updates the rates; to be called about once a second."""

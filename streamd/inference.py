@@ -1,72 +1,25 @@
 """An inference worker: collect a batch, infer, postprocess, publish.
 
-main thread     doorbell -> lineup -> collect_batch -> a free runner
-runner threads  slots -> engine input -> infer -> NMS -> turnstile
+main thread     doorbell -> lineup -> collect_batch -> a free runner     (collector.py)
+runner threads  slots -> engine input -> infer -> NMS -> turnstile       (collector.py)
 results thread  turnstile -> stages -> event -> publisher (results.py)
 """
 
-import queue
 import threading
 import time
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 
 import numpy as np
+from numpy.typing import NDArray
 
-from streamd.batch import BatchPolicy, Lineup, ReadyFrame, collect_batch
-from streamd.config import CameraConfig, ModelConfig, Publish, RedisConfig
-from streamd.detections import Detector
-from streamd.engines import Engine, ModelInfo, Runner, load_engine, runner_count
-from streamd.engines.contract import rung
-from streamd.events import InferredFrame
-from streamd.ledger import Ledger
-from streamd.memory import Doorbell
+from streamd.collector import Collector
+from streamd.engines import Engine, Runner, load_engine, runner_count
 from streamd.messages import EngineReport
-from streamd.results import BatchResult, Outlet, Results
-from streamd.slots import InputShape, Ring, SlotPool
-from streamd.worker import SupervisorLink, WorkerIdentity, run_worker
-
-
-@dataclass(frozen=True, slots=True)
-class ReadCamera:
-    """A camera as its inference worker knows it.
-
-    `classes` are the class ids to report, None for all; `space` is the number of the bell to ring
-    when slots of it were released.
-    """
-
-    config: CameraConfig
-    index: int
-    ring: Ring
-    classes: frozenset[int] | None
-    space: int
-
-
-@dataclass(frozen=True, slots=True)
-class InferenceSpec:
-    """All that an inference worker is told at its start; `spaces` has a bell an ingest worker."""
-
-    identity: WorkerIdentity
-    number: int
-    cameras: tuple[ReadCamera, ...]
-    model: ModelInfo
-    model_config: ModelConfig
-    redis: RedisConfig
-    publish: Publish
-    pool: SlotPool
-    ledger: Ledger
-    ready: Doorbell
-    spaces: tuple[Doorbell, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Frames on their way through a runner. `taken_ns` is monotonic."""
-
-    number: int
-    frames: tuple[ReadyFrame, ...]
-    taken_ns: int
+from streamd.results import Outlet, Results
+from streamd.slots import InputShape
+from streamd.specs import InferenceSpec
+from streamd.worker import SupervisorLink, run_worker
 
 
 def inference_main(spec: InferenceSpec, connection: Connection) -> None:
@@ -112,7 +65,7 @@ def _warm_up(engine: Engine, runners: list[Runner]) -> None:
                 runner.run()
 
 
-def _blank(shape: InputShape) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+def _blank(shape: InputShape) -> NDArray[np.uint8]:
     return np.full((shape.height, shape.width, 3), 114, np.uint8)
 
 
@@ -135,140 +88,3 @@ def _report(engine: Engine, load_s: float) -> EngineReport:
     return EngineReport(
         spec.backend, spec.device, spec.precision, shapes, spec.ladder, round(load_s, 2)
     )
-
-
-class Collector:
-    """The hot loop: takes what is ready and gives batches to runners."""
-
-    def __init__(
-        self,
-        spec: InferenceSpec,
-        engine: Engine,
-        runners: list[Runner],
-        results: Results,
-        stop: threading.Event,
-    ) -> None:
-        self._spec = spec
-        self._pool, self._ledger = spec.pool, spec.ledger
-        self._bell = spec.ready
-        self._results = results
-        self._stop = stop
-        self._lineup = Lineup()
-        self._batches = 0
-        self._ladder = engine.spec.ladder
-        self._mine = np.zeros(spec.pool.count, np.bool_)
-        for camera in spec.cameras:
-            self._mine[camera.ring.first : camera.ring.first + camera.ring.count] = True
-        self._cameras = {camera.index: camera for camera in spec.cameras}
-        self._detector = Detector(
-            spec.model,
-            confidence=spec.model_config.confidence,
-            iou=spec.model_config.iou,
-            max_detections=spec.model_config.max_detections,
-        )
-        self._work: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self._free = threading.Semaphore(len(runners))
-        self._threads = [
-            threading.Thread(target=self._serve, args=(runner,), name=f"runner-{i}", daemon=True)
-            for i, runner in enumerate(runners)
-        ]
-
-    def run(self) -> int:
-        """Until told to stop and nothing is left to infer; returns the number of batches."""
-        for thread in self._threads:
-            thread.start()
-        wake_at_ns: int | None = time.monotonic_ns()  # slots may be ready from before a restart
-        while not (self._stop.is_set() and self._drained()):
-            self._bell.wait(None if wake_at_ns is None else self._seconds_until(wake_at_ns))
-            began = time.thread_time_ns()
-            self._admit()
-            wake_at_ns = self._dispatch()
-            spent = time.thread_time_ns() - began
-            self._ledger.add_worker(self._spec.number, "batch_cpu_ns", spent)
-        for _ in self._threads:
-            self._work.put(None)
-        for thread in self._threads:
-            thread.join()
-        return self._batches
-
-    def _admit(self) -> None:
-        """Lines up every ready slot; of a live camera only the newest stays."""
-        taken = [(slot, self._pool.take(slot)) for slot in self._pool.ready_slots(self._mine)]
-        for slot, meta in sorted(taken, key=lambda pair: (pair[1].session, pair[1].seq)):
-            superseded = self._lineup.admit(slot, meta)
-            if superseded is not None:
-                self._pool.release(superseded)
-                self._ledger.add(meta.camera, "superseded")
-
-    def _dispatch(self) -> int | None:
-        """Gives batches to free runners; returns when to look again (None: at the next ring)."""
-        while self._free.acquire(blocking=False):
-            now_ns = time.monotonic_ns()
-            policy = BatchPolicy(self._spec.model_config.batch_size, self._wait_ns(now_ns))
-            active = self._lineup.active_cameras(now_ns)
-            decision = collect_batch(self._lineup.ready, now_ns, policy, active)
-            if not decision.frames:
-                self._free.release()
-                return decision.wake_at_ns
-            self._lineup.remove(decision.frames, now_ns)
-            self._work.put(Batch(self._batches, decision.frames, now_ns))
-            self._batches += 1
-        return None
-
-    def _serve(self, runner: Runner) -> None:
-        """A runner's thread."""
-        while (batch := self._work.get()) is not None:
-            result = self._infer(runner, batch)
-            self._results.enter(batch.number, result)
-            self._free.release()
-            self._bell.ring()
-
-    def _infer(self, runner: Runner, batch: Batch) -> BatchResult:
-        began = time.thread_time_ns()
-        runner.load([self._pool.image(f.slot, f.meta.shape) for f in batch.frames])
-        self._release(batch)
-        gathered, infer_began = time.thread_time_ns(), time.monotonic_ns()
-        candidates = runner.run()
-        infer_ns = time.monotonic_ns() - infer_began
-        inferred = time.thread_time_ns()
-        frames = tuple(
-            InferredFrame(
-                frame.meta,
-                self._detector.detect(rows, frame.meta, self._cameras[frame.meta.camera].classes),
-                batch.taken_ns,
-                infer_ns,
-            )
-            for frame, rows in zip(batch.frames, candidates, strict=True)
-        )
-        return BatchResult(
-            frames,
-            rung(self._ladder, len(frames)),
-            gathered - began,
-            infer_ns,
-            time.thread_time_ns() - inferred,
-        )
-
-    def _release(self, batch: Batch) -> None:
-        """Gives the slots back and wakes the files that wait for one."""
-        waiting = set()
-        for frame in batch.frames:
-            self._pool.release(frame.slot)
-            if frame.meta.lossless:
-                waiting.add(self._cameras[frame.meta.camera].space)
-        for space in waiting:
-            self._spec.spaces[space].ring()
-
-    def _wait_ns(self, now_ns: int) -> int:
-        if self._stop.is_set():
-            return 0
-        max_wait_ms = self._spec.model_config.max_wait_ms
-        if max_wait_ms == "auto":
-            return self._lineup.adaptive_wait_ns(now_ns, self._results.batch_ns)
-        return int(max_wait_ms * 1e6)
-
-    def _drained(self) -> bool:
-        return not len(self._lineup) and not self._pool.ready_slots(self._mine)
-
-    @staticmethod
-    def _seconds_until(monotonic_ns: int) -> float:
-        return (monotonic_ns - time.monotonic_ns()) / 1e9

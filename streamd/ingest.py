@@ -3,52 +3,19 @@
 import random
 import threading
 import time
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Literal
 
 from streamd.camera import Camera, CameraPlan
 from streamd.clock import Backoff, SystemClock
-from streamd.config import CameraConfig
-from streamd.ledger import Ledger
 from streamd.letterbox import FastScaler, Scaler
-from streamd.memory import Doorbell
 from streamd.slot_writer import SlotRing, SlotWriter, Space
-from streamd.slots import InputShape, Ring, SlotPool
 from streamd.source import source_for
-from streamd.worker import SupervisorLink, WorkerIdentity, run_worker
+from streamd.specs import CameraAssignment, IngestSpec
+from streamd.worker import SupervisorLink, run_worker
 
 _STOP_WITHIN_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class CameraAssignment:
-    """A camera and its place in shared memory; `reader` is its inference worker's number."""
-
-    config: CameraConfig
-    index: int
-    ring: Ring
-    shape: InputShape
-    session: int
-    reader: int
-
-
-@dataclass(frozen=True, slots=True)
-class IngestSpec:
-    """All that an ingest worker is told at its start.
-
-    `ready` has one bell for each inference worker; `space` is rung when slots were released.
-    """
-
-    identity: WorkerIdentity
-    cameras: tuple[CameraAssignment, ...]
-    pool: SlotPool
-    ledger: Ledger
-    ready: tuple[Doorbell, ...]
-    space: Doorbell
-    resample: Literal["fast", "exact"]
-    give_up_files: bool
 
 
 def ingest_main(spec: IngestSpec, connection: Connection) -> None:

@@ -62,9 +62,9 @@ class WorkerProcess:
         return self._process is not None
 
     @property
-    def pid(self) -> int | None:
-        """The process id while it lives."""
-        return self._process.pid if self._process else None
+    def ended(self) -> bool:
+        """True once the process has ended and `reap` is due; what it said can still be heard."""
+        return self._process is not None and not self._process.is_alive()
 
     @property
     def connection(self) -> Connection | None:

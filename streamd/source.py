@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import av
 import av.error
@@ -65,10 +65,10 @@ class Source(Protocol):
 
 def source_for(camera: CameraConfig) -> Source:
     """The source that `camera.url` names."""
-    scheme = urlsplit(camera.url).scheme
     if camera.is_local_file:
         return FileSource(camera)
-    return RtspSource(camera) if scheme in ("rtsp", "rtsps") else HttpSource(camera)
+    rtsp = camera.url.startswith(("rtsp://", "rtsps://"))
+    return RtspSource(camera) if rtsp else HttpSource(camera)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,9 @@ class ContainerFeed:
 
 def local_path(url: str) -> str:
     """The path that a file's URL or plain path names."""
-    return unquote(urlsplit(url).path) if url.startswith("file://") else url
+    if not url.startswith("file://"):
+        return url
+    return unquote("/" + url.removeprefix("file://").partition("/")[2])
 
 
 def source_error(error: Exception, interrupted: Reason) -> SourceError:

@@ -5,25 +5,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
 
-from streamd.config import LogConfig
 from streamd.errors import StreamdError
 from streamd.logs import configure_logging, get_logger
 from streamd.memory import Doorbell
 from streamd.messages import Ping, Pong, Stop, ToSupervisor, WorkerFailed
 from streamd.prctl import die_with_parent, set_process_name
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerIdentity:
-    """Who a worker is: `name` in the log and in `ps -T`, the supervisor's process id."""
-
-    name: str
-    supervisor_pid: int
-    log: LogConfig
+from streamd.specs import WorkerIdentity
 
 
 class SupervisorLink:

@@ -17,6 +17,12 @@ from streamd.config.secrets import mask_text
 from streamd.errors import ConfigError, Fault
 
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_MESSAGES = {
+    "missing": "is missing",
+    "model_type": "should hold keys",
+    "tuple_type": "should be a list",
+    "too_short": "should have at least one entry",
+}
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
@@ -81,18 +87,25 @@ def _read(path: Path, environ: Mapping[str, str]) -> Document:
         raise ConfigError([Fault(str(path), 0, "", f"cannot be read: {what}")]) from None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if not isinstance(node, yaml.MappingNode):
+            found = "is empty" if node is None else "holds no keys"
+            raise ConfigError([Fault(str(path), 0, "", f"{found}; at least cameras: is needed")])
+        document.data = _build(node, (), document, environ)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        line = mark.line + 1 if mark else 0
-        if "${" in (text.splitlines() or [""])[line - 1]:
-            what += "; inside { } a value with ${...} needs quotes"
-        raise ConfigError([Fault(str(path), line, "", f"not valid YAML: {what}")]) from None
-    if not isinstance(node, yaml.MappingNode):
-        found = "is empty" if node is None else "holds no keys"
-        raise ConfigError([Fault(str(path), 0, "", f"{found}; at least cameras: is needed")])
-    document.data = _build(node, (), document, environ)
+        raise ConfigError([_syntax_fault(error, str(path), text)]) from None
+    except RecursionError:
+        what = "is nested too deeply, or an alias stands within what it names"
+        raise ConfigError([Fault(str(path), 0, "", what)]) from None
     return document
+
+
+def _syntax_fault(error: yaml.YAMLError, file: str, text: str) -> Fault:
+    mark = getattr(error, "problem_mark", None)
+    what = getattr(error, "problem", None) or str(error).splitlines()[0]
+    line = mark.line + 1 if mark else 0  # one beyond the last where the end came too soon
+    if "${" in "".join(text.splitlines()[line - 1 : line]):
+        what += "; inside { } a value with ${...} needs quotes"
+    return Fault(file, line, "", f"not valid YAML: {what}")
 
 
 def _build(
@@ -105,10 +118,15 @@ def _build(
         return [_build(n, (*location, i), document, environ) for i, n in enumerate(node.value)]
     if node.tag == "tag:yaml.org,2002:str" or _VARIABLE.search(node.value):
         return _build_text(node, location, document, environ)
+    return _build_scalar(node.tag, node.value, location, document)
+
+
+def _build_scalar(tag: str, text: str, location: Location, document: Document) -> Any:
     try:
-        return yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError) as error:
-        document.fault(location, f"cannot be read: {str(error).splitlines()[0]}")
+        return yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, text))
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError):
+        # PyYAML lets through what its parsing of a text that does not fit its tag happens to raise.
+        document.fault(location, f"cannot be read as {tag.rpartition(':')[2]}")
         return None
 
 
@@ -117,7 +135,12 @@ def _build_mapping(
 ) -> dict[str, Any]:
     built: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        key = str(key_node.value)
+        if not isinstance(key_node, yaml.ScalarNode):
+            line = key_node.start_mark.line + 1
+            what = "has a key that is no plain text"
+            document.faults.append(Fault(document.file, line, key_of(location), what))
+            continue
+        key = key_node.value
         here = (*location, key)
         if key in built:
             first = document.line(here)
@@ -136,18 +159,19 @@ def _build_text(
         name, default = match.group(1), match.group(2)
         if name is None:
             return "$"
-        if name in environ:
-            return environ[name]
-        if default is None:
+        value = environ.get(name)
+        if default is not None:
+            return value or str(default)  # as in a shell, an empty variable counts as missing
+        if value is None:
             document.fault(location, f"the environment has no variable {name}")
-            return ""
-        return str(default)
+        return value or ""
 
     text = _VARIABLE.sub(value_of, node.value)
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
-    if plain and text != node.value:
+    if plain and text != node.value and re.fullmatch(r"[\w.+-]+", text):
         # An unquoted ${PORT} means what its value means: a number stays a number.
-        return yaml.safe_load(text) if re.fullmatch(r"[\w.+-]+", text) else text
+        tag = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))
+        return _build_scalar(tag, text, location, document)
     return text
 
 
@@ -166,19 +190,21 @@ def _faults_of(error: ValidationError, document: Document) -> Iterator[Fault]:
 
 def _plain(item: Any, document: Document) -> tuple[Location, str]:
     """The location as it stands in the file, and the message without the validator's jargon."""
-    location = _location_in_file(item["loc"], document)
+    kind = str(item["type"])
+    location = _location_in_file(item["loc"], document, missing=kind == "missing")
     message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
         return location, f"unknown key{_suggestion(location)}"
-    if item["type"] == "missing":
-        return location, "is missing"
-    if item["type"] == "string_pattern_mismatch":
+    if kind == "string_pattern_mismatch":
         return location, f"{item['input']!r} may hold letters, digits, '_', '-', '.'; at most 64"
-    return location, message[:1].lower() + message[1:]
+    return location, _MESSAGES.get(kind, message[:1].lower() + message[1:])
 
 
-def _location_in_file(loc: Location, document: Document) -> Location:
-    """`loc` without the names of union members, which pydantic adds after the key."""
+def _location_in_file(loc: Location, document: Document, *, missing: bool) -> Location:
+    """`loc` without the names of union members, which pydantic adds after the key.
+
+    Only a `missing` key is not found in the file.
+    """
     location: Location = ()
     node: Any = document.data
     for position, part in enumerate(loc):
@@ -187,8 +213,8 @@ def _location_in_file(loc: Location, document: Document) -> Location:
         if inside:
             node = node[part]
             location = (*location, part)
-        elif isinstance(node, dict) and position == len(loc) - 1:
-            location = (*location, part)  # a missing key
+        elif missing and position == len(loc) - 1:
+            location = (*location, part)
     return location
 
 

@@ -4,7 +4,14 @@ from enum import StrEnum
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+)
 
 from streamd.errors import Fault
 
@@ -14,6 +21,7 @@ ImageSize = Literal["auto"] | Annotated[int, Field(ge=32)] | tuple[int, int]
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 LIVE_SCHEMES = ("rtsp", "rtsps", "http", "https")
+_NETWORK = tuple(f"{scheme}://" for scheme in LIVE_SCHEMES)
 
 
 def key_of(location: Location) -> str:
@@ -168,7 +176,7 @@ class CameraConfig(_Section):
     @property
     def is_local_file(self) -> bool:
         """True where `url` names a path of this machine: whatever is no network URL."""
-        return not self.url.startswith(tuple(f"{scheme}://" for scheme in LIVE_SCHEMES))
+        return not self.url.startswith(_NETWORK)
 
     @field_validator("url")
     @classmethod
@@ -181,12 +189,12 @@ class CameraConfig(_Section):
             raise ValueError(f"scheme {scheme!r} is none of {known}, nor is it a file's path")
         return f"{scheme.lower()}://{rest}"
 
-    @model_validator(mode="after")
-    def _file_keys(self) -> Self:
-        for key in ("loop", "paced"):
-            if getattr(self, key) and not self.is_local_file:
-                raise ValueError(f"{key} is for local files")
-        return self
+    @field_validator("loop", "paced")
+    @classmethod
+    def _for_files(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("url", "").startswith(_NETWORK):
+            raise ValueError("is for local files")
+        return value
 
 
 class Config(_Section):

@@ -1,29 +1,36 @@
 """Credentials never reach a log, a metric, an event or an error."""
 
 import re
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 MASK = "***"
-_SECRET_PARAMETER = re.compile(r"pass|pwd|token|secret|auth|key|user|login|account", re.IGNORECASE)
-_URL_WITH_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#]*@", re.IGNORECASE)
+_AFTER_SCHEME = re.compile(r"(?<=://)\S+")
+_LOGIN = re.compile(r"^[^/?#]*@")
+# `password=...` in a query or, as some recorders have it, in the path; up to the quote or full stop
+# in which a message may have set the whole URL.
+_SECRET_PARAMETER = re.compile(
+    r"([^=&#/?\s]*(?:pass|pwd|token|secret|auth|key|user|login|account|cred|sig)[^=&#/?\s]*)="
+    r"[^&#\s]*?(?=['\"),.;:]*(?:[&#\s]|$))",
+    re.IGNORECASE,
+)
 
 
 def mask_url(url: str) -> str:
-    """`url` with its user name, password and secret query parameters replaced by `***`."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return mask_text(url)
-    host = parts.netloc.rpartition("@")[2]
-    netloc = f"{MASK}@{host}" if "@" in parts.netloc else parts.netloc
-    query = parts.query
-    if query:
-        pairs = parse_qsl(query, keep_blank_values=True)
-        masked = [(k, MASK if _SECRET_PARAMETER.search(k) else v) for k, v in pairs]
-        query = urlencode(masked, safe="*/:")
-    return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+    """`url` with its user name, password and secret parameters replaced by `***`."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}://{_masked(rest)}" if separator else url
 
 
 def mask_text(text: str) -> str:
-    """`text` with the user information of every URL in it replaced by `***`."""
-    return _URL_WITH_USERINFO.sub(rf"\1{MASK}@", text)
+    """`text` with the credentials in every URL in it replaced by `***`."""
+    return _AFTER_SCHEME.sub(lambda found: _masked(found.group()), text)
+
+
+def _masked(rest: str) -> str:
+    """What follows the `://` of a URL, masked; rather too much than too little of it.
+
+    A password may hold what should have been escaped (`/`, `?`, `#`, `@`), so all up to the last
+    `@` is taken for the login where a `:` stands before it.
+    """
+    login, _, place = rest.rpartition("@")
+    rest = f"{MASK}@{place}" if ":" in login else _LOGIN.sub(f"{MASK}@", rest)
+    return _SECRET_PARAMETER.sub(rf"\1={MASK}", rest)

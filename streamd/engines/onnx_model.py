@@ -1,7 +1,6 @@
-"""Detection models as ultralytics exports them: what they say of themselves, and the contract.
+"""Detection models as ultralytics exports them, and what they say of themselves.
 
-`inspect_model` reads the metadata; `with_contract` wraps the graph so that every backend takes
-uint8 NHWC and gives K candidates, for each of the three kinds of head:
+There are three kinds of head:
 
     raw         (batch, 4 + classes, anchors)   YOLOv5u, v8, v9, 11, 12: cx, cy, w, h, scores
     end to end  (batch, boxes, 6)               YOLOv10, 26: x1, y1, x2, y2, score, class
@@ -12,19 +11,14 @@ import ast
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from numpy.typing import DTypeLike
-from onnx import TensorProto, helper, numpy_helper
 
-from streamd.engines.contract import CANDIDATES, ModelInfo
+from streamd.engines.contract import ModelInfo
 from streamd.errors import ModelError
 from streamd.slots import InputShape
 
-_END = 2**31 - 1  # of an axis, whatever its length
 _OLDEST_OPSET = 13
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 INSTALLED = Path(sys.prefix) / "share" / "streamd"
@@ -85,9 +79,9 @@ def head_of(model: onnx.ModelProto, path: str) -> Head:
     metadata = _metadata(model)
     _check_task(metadata, path)
     _check_input(model, path)
-    if _opset(model) < _OLDEST_OPSET:
+    if opset_of(model) < _OLDEST_OPSET:
         raise ModelError(
-            f"{path}: is of opset {_opset(model)}; export it with opset {_OLDEST_OPSET} or later"
+            f"{path}: is of opset {opset_of(model)}; export it with opset {_OLDEST_OPSET} or later"
         )
     classes = len(_labels(metadata, path))
     if len(model.graph.output) != 1:
@@ -110,140 +104,8 @@ def head_of(model: onnx.ModelProto, path: str) -> Head:
     )
 
 
-def with_contract(model: onnx.ModelProto, path: str, shape: InputShape) -> onnx.ModelProto:
-    """`model` with uint8 NHWC input `images` and (batch, K, 6) float32 output `candidates`.
-
-    The selection of the K best boxes by their best class is part of the graph. The batch stays
-    dynamic; `shape` is fixed. Changes `model` in place.
-    """
-    head = head_of(model, path)
-    wrapper = _Wrapper(model)
-    wrapper.take_uint8_images(shape)
-    if head is Head.END_TO_END:
-        wrapper.finish(wrapper.output)
-    else:
-        wrapper.select_best(transposed=head is Head.RAW, shape=shape)
-    return model
-
-
-class _Wrapper:
-    """Adds nodes before and behind a model's own graph."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._graph = model.graph
-        self._input = model.graph.input[0]
-        self._half = self._input.type.tensor_type.elem_type == TensorProto.FLOAT16
-        self.output = model.graph.output[0].name
-        self._opset = _opset(model)
-        self._front: list[onnx.NodeProto] = []
-
-    def take_uint8_images(self, shape: InputShape) -> None:
-        """images (batch, height, width, 3) uint8 -> the model's own (batch, 3, height, width)."""
-        own = self._input.name
-        to = TensorProto.FLOAT16 if self._half else TensorProto.FLOAT
-        scale = self._constant("sd_scale", [1 / 255], np.float16 if self._half else np.float32)
-        self._front = [
-            helper.make_node("Transpose", ["sd_images"], ["sd_nchw"], perm=[0, 3, 1, 2]),
-            helper.make_node("Cast", ["sd_nchw"], ["sd_float"], to=to),
-            helper.make_node("Mul", ["sd_float", scale], [own]),
-        ]
-        nodes = [*self._front, *self._graph.node]
-        del self._graph.node[:]
-        self._graph.node.extend(nodes)
-        del self._graph.input[:]
-        dims: list[str | int | None] = ["batch", shape.height, shape.width, 3]
-        images = helper.make_tensor_value_info("sd_images", TensorProto.UINT8, dims)
-        self._graph.input.append(images)
-        del self._graph.value_info[:]
-
-    def select_best(self, *, transposed: bool, shape: InputShape) -> None:
-        """Keeps the CANDIDATES boxes with the best class scores, as corners."""
-        boxes_first = self.output
-        if transposed:
-            boxes_first = self._node("Transpose", [self.output], "sd_rows", perm=[0, 2, 1])
-        best = self._reduce_max(self._slice(boxes_first, 4, _END, "sd_scores"))
-        k = self._clamped_k(best)
-        self._append(helper.make_node("TopK", [best, k], ["sd_top", "sd_index"], axis=1))
-        index = self._unsqueeze("sd_index", "sd_index3")
-        rows = self._node("GatherND", [boxes_first, index], "sd_kept", batch_dims=1)
-        scores = self._slice(rows, 4, _END, "sd_kept_scores")
-        labels = self._node("ArgMax", [scores], "sd_labels", axis=2, keepdims=1)
-        boxes = self._slice(rows, 0, 4, "sd_kept_boxes")
-        parts = [
-            self._corners(boxes, shape, normalised=not transposed),
-            self._float(self._unsqueeze("sd_top", "sd_top3"), "sd_top_float"),
-            self._float(labels, "sd_labels_float"),
-        ]
-        self.finish(self._node("Concat", parts, "sd_out", axis=2))
-
-    def finish(self, output: str) -> None:
-        """Makes `output` the graph's only output, `candidates`."""
-        self._node("Cast", [output], "candidates", to=TensorProto.FLOAT)
-        del self._graph.output[:]
-        dims: list[str | int | None] = ["batch", "boxes", 6]
-        candidates = helper.make_tensor_value_info("candidates", TensorProto.FLOAT, dims)
-        self._graph.output.append(candidates)
-
-    def _slice(self, name: str, start: int, end: int, out: str) -> str:
-        """Columns `start` to `end` of the last axis."""
-        bounds = [
-            self._constant(f"{out}_{part}", [value], np.int64)
-            for part, value in (("start", start), ("end", end), ("axis", 2))
-        ]
-        return self._node("Slice", [name, *bounds], out)
-
-    def _clamped_k(self, best: str) -> str:
-        """CANDIDATES, or all boxes where the model has fewer."""
-        shape = self._node("Shape", [best], "sd_best_shape")
-        one = self._constant("sd_one", [1], np.int64)
-        count = self._node("Gather", [shape, one], "sd_count", axis=0)
-        limit = self._constant("sd_limit", [CANDIDATES], np.int64)
-        return self._node("Min", [count, limit], "sd_k")
-
-    def _reduce_max(self, scores: str) -> str:
-        if self._opset >= 18:
-            axes = self._constant("sd_axes", [2], np.int64)
-            return self._node("ReduceMax", [scores, axes], "sd_best", keepdims=0)
-        return self._node("ReduceMax", [scores], "sd_best", axes=[2], keepdims=0)
-
-    def _unsqueeze(self, name: str, out: str) -> str:
-        last = self._constant(f"{out}_axis", [2], np.int64)
-        return self._node("Unsqueeze", [name, last], out)
-
-    def _corners(self, boxes: str, shape: InputShape, *, normalised: bool) -> str:
-        """cx, cy, w, h -> x1, y1, x2, y2 in pixels.
-
-        Without a matrix product: a backend that runs those in bf16 would round the pixels.
-        """
-        pixels = self._float(boxes, "sd_boxes_float")
-        if normalised:
-            size = [shape.width, shape.height, shape.width, shape.height]
-            factor = self._constant("sd_size", size, np.float32)
-            pixels = self._node("Mul", [pixels, factor], "sd_boxes_px")
-        centre = self._slice(pixels, 0, 2, "sd_centre")
-        size_px = self._slice(pixels, 2, 4, "sd_size_px")
-        two = self._constant("sd_two", [2.0], np.float32)
-        reach = self._node("Div", [size_px, two], "sd_reach")
-        first = self._node("Sub", [centre, reach], "sd_first")
-        last = self._node("Add", [centre, reach], "sd_last_corner")
-        return self._node("Concat", [first, last], "sd_corners", axis=2)
-
-    def _float(self, name: str, out: str) -> str:
-        return self._node("Cast", [name], out, to=TensorProto.FLOAT)
-
-    def _constant(self, name: str, value: Any, dtype: DTypeLike) -> str:
-        self._graph.initializer.append(numpy_helper.from_array(np.array(value, dtype), name))
-        return name
-
-    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self._append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
-
-    def _append(self, node: onnx.NodeProto) -> None:
-        self._graph.node.append(node)
-
-
-def _opset(model: onnx.ModelProto) -> int:
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the standard operators that `model` uses; 0 where it names none."""
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 

@@ -10,7 +10,8 @@ from openvino import properties
 
 from streamd.config import ModelConfig
 from streamd.engines.contract import EngineSpec, ModelInfo, Runner, batch_ladder, rung
-from streamd.engines.onnx_model import read_model, with_contract
+from streamd.engines.onnx_contract import with_contract
+from streamd.engines.onnx_model import read_model
 from streamd.errors import EngineError
 
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}

@@ -1,0 +1,110 @@
+"""What workers say: into the fleet's state, the log and the status stream."""
+
+from typing import Any
+
+from streamd.errors import Reason
+from streamd.fleet import Fleet
+from streamd.logs import get_logger
+from streamd.messages import (
+    CameraReport,
+    CameraState,
+    EngineReport,
+    RedisReport,
+    ToSupervisor,
+    WorkerFailed,
+)
+from streamd.process import Death, WorkerProcess
+from streamd.status import StatusStream
+
+
+class Reports:
+    """Passes on what is news."""
+
+    def __init__(self, fleet: Fleet, status: StatusStream, model: str) -> None:
+        self._fleet = fleet
+        self._status = status
+        self._model = model
+        self._log = get_logger()
+
+    def hear(self, worker: WorkerProcess) -> None:
+        """Takes in all that `worker` has said since the last time."""
+        for message in worker.receive():
+            self._take(worker, message)
+
+    def reader_lost(self, camera: str) -> None:
+        """The process that read `camera` died."""
+        self._camera(CameraReport(camera, CameraState.OFFLINE, Reason.WORKER_DIED))
+
+    def worker_died(
+        self, worker: WorkerProcess, death: Death, frames_lost: int, restart_in_s: float
+    ) -> None:
+        """A worker ended that should not have."""
+        if worker.role == "inference":
+            self._fleet.engines.pop(worker.number, None)
+            self._fleet.redis.pop(worker.name, None)
+        self._fleet.restarts[worker.role, death.reason] += 1
+        self._log.error(
+            "worker_died",
+            worker=worker.name,
+            reason=death.reason,
+            detail=worker.last_words,
+            frames_lost=frames_lost,
+            restart_in_s=round(restart_in_s, 2),
+        )
+        self._status.worker(worker.name, "restarted", death.reason, worker.last_words)
+
+    def _take(self, worker: WorkerProcess, message: ToSupervisor) -> None:
+        match message:
+            case CameraReport():
+                self._camera(message)
+            case EngineReport():
+                self._engine(worker, message)
+            case RedisReport(reachable, error):
+                self._fleet.redis[worker.name] = None if reachable else error
+                if reachable:
+                    self._log.info("redis_connected", worker=worker.name)
+                else:
+                    self._log.warning("redis_lost", worker=worker.name, reason=error)
+            case WorkerFailed(error):
+                worker.last_words = error
+
+    def _engine(self, worker: WorkerProcess, report: EngineReport) -> None:
+        self._fleet.engines[worker.number] = report
+        self._log.info(
+            "engine_ready",
+            worker=worker.name,
+            model=self._model,
+            backend=report.backend,
+            device=report.device,
+            precision=report.precision,
+            shapes=list(report.shapes),
+            batch_sizes=list(report.ladder),
+            load_s=report.load_s,
+        )
+
+    def _camera(self, report: CameraReport) -> None:
+        config = self._fleet.cameras[report.camera].config
+        news = self._fleet.note(report)
+        if report.state is not CameraState.CONNECTING:
+            bad = report.state in (CameraState.OFFLINE, CameraState.FAILED)
+            log = self._log.warning if bad else self._log.info
+            log(f"camera_{report.state}", camera=report.camera, **_facts(report))
+        if news:
+            self._status.camera(config, report)
+
+
+def _facts(report: CameraReport) -> dict[str, Any]:
+    if report.state is CameraState.ONLINE:
+        return {
+            "codec": report.codec,
+            "width": report.width,
+            "height": report.height,
+            "fps": round(report.fps, 2),
+        }
+    if report.state in (CameraState.OFFLINE, CameraState.FAILED):
+        return {
+            "reason": report.reason,
+            "detail": report.detail,
+            "retry_in_s": report.retry_in_s,
+        }
+    return {}
