@@ -18,6 +18,7 @@ from streamd.config.secrets import mask_text
 from streamd.errors import RedisSetupError
 
 _PIPELINE = 512
+_LOOK_EVERY_S = 5.0
 # Redis will refuse these again however often they are sent.
 _HOPELESS = "WRONGTYPE"
 
@@ -98,6 +99,7 @@ class Publisher:
         self._clock_s = clock_s
         self._client = connect(config)
         self._backlog: deque[Entry] = deque()
+        self._sending: list[Entry] = []
         self._changed = threading.Condition()
         self._up: bool | None = None
         self._closing_at: float | None = None
@@ -124,9 +126,9 @@ class Publisher:
         with self._changed:
             self._closing_at = self._clock_s() + within_s
             self._changed.notify_all()
-        self._thread.join(within_s + self._config.timeout_s)
+        self._thread.join(within_s)
         with self._changed:
-            left = list(self._backlog)
+            left = [*self._sending, *self._backlog]
             self._backlog.clear()
         if left:
             self._listener.lost(left, "stopped while Redis was away")
@@ -135,8 +137,8 @@ class Publisher:
         while self._wait_for_work():
             with self._changed:
                 count = min(len(self._backlog), _PIPELINE)
-                head = [self._backlog.popleft() for _ in range(count)]
-            error = self._send(head)
+                self._sending = [self._backlog.popleft() for _ in range(count)]
+            error = self._send(self._sending)
             if error is None:
                 self._set_up(True, "")
                 self._backoff.reset()
@@ -147,9 +149,10 @@ class Publisher:
     def _wait_for_work(self) -> bool:
         """Blocks until there is something to send; False once closing and done or out of time."""
         with self._changed:
-            # An idle connection says nothing of Redis: before the first entry, look once.
+            # An idle connection says nothing of Redis: look at first, and now and then.
             self._changed.wait_for(
-                lambda: self._backlog or self._closing_at is not None or self._up is None
+                lambda: self._backlog or self._closing_at is not None or self._up is None,
+                timeout=_LOOK_EVERY_S,
             )
             if self._closing_at is None:
                 return True
@@ -197,6 +200,7 @@ class Publisher:
                 again.append(entry)
                 error = error or mask_text(str(answer)) or type(answer).__name__
         with self._changed:
+            self._sending = []
             self._backlog.extendleft(reversed(again))
             self._changed.notify_all()
         self._listener.sent(sent)

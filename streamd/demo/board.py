@@ -52,7 +52,12 @@ class Board:
             ("latency", "right"),
             ("last objects", "left"),
         ):
-            table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
+            table.add_column(
+                name,
+                justify="right" if justify == "right" else "left",
+                no_wrap=True,
+                ratio=1 if name == "last objects" else None,
+            )
         with self.lock:
             for entry in fleet.cameras.values():
                 table.add_row(*self._row(entry))

@@ -310,3 +310,28 @@ def test_a_picture_that_changes_its_size_goes_on(
     mount.replace(str(smaller.path))
     eventually(lambda: (320, 240) in {(e.data.width, e.data.height) for e in running.events()})
     assert not running.logged("camera_offline")
+
+
+def test_a_camera_that_comes_back_with_another_codec(
+    daemon: DaemonFactory, rtsp_server: RtspServer, clip: Clip, tmp_path: Path
+) -> None:
+    hevc = write_clip(tmp_path / "hevc.mp4", Scene(3, 320, 240), 2.0, "hevc")
+    mount = rtsp_server.mount("/gate", clip.path)
+    running = daemon(f"publish: all\ncameras: [{{id: gate, url: '{mount.url}'}}]")
+    running.wait_events(5)
+    rtsp_server.unmount("/gate")
+    running.wait_for_log("camera_offline", camera="gate")
+    rtsp_server.mount("/gate", hevc.path)
+    running.wait_for_log("camera_online", camera="gate", codec="hevc")
+    eventually(lambda: (320, 240) in {(e.data.width, e.data.height) for e in running.events()})
+
+
+def test_idle_cameras_do_not_hide_that_redis_is_away(
+    daemon: DaemonFactory, redis_server: RedisServer, clip: Clip
+) -> None:
+    running = daemon(f"cameras: [{{id: a, url: {clip.path}}}]")
+    running.wait_state("a", "done")
+    running.wait_ready()
+    redis_server.kill()
+    eventually(lambda: running.get("/readyz").status_code == 503, what="not ready")
+    assert running.stop() == 0
