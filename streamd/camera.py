@@ -110,6 +110,7 @@ class Camera:
         """One opened source, from its first packet to its last."""
         decoder = Decoder(feed.stream, self._clock)
         self._last_frame_ns = self._clock.monotonic_ns()
+        frames = 0
         if not feed.info.live:
             self._timeline.restart()
         for packet in feed.packets():
@@ -120,8 +121,9 @@ class Camera:
                 self._writer.count_damaged(decoded.damaged)
             for frame in decoded.frames:
                 self._take(feed, frame, decoded.cpu_ns)
+            frames += len(decoded.frames)
             self._check_stall(feed)
-        if self._online_ns is None:
+        if not frames:
             raise SourceError(Reason.INVALID_DATA, "holds no frame that can be decoded")
 
     def _take(self, feed: Feed, frame: DecodedFrame, decode_ns: int) -> None:

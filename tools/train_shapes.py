@@ -18,6 +18,7 @@ import argparse
 import os
 import shutil
 import sys
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,28 +35,47 @@ SCALE = [0.33, 0.125, 256]
 _KEPT: list[Any] = []  # operators live as long as their library object
 
 
+@dataclass(frozen=True)
+class Round:
+    """A stretch of training on images of its own, drawn from the seeds from `first_seed` on."""
+
+    first_seed: int
+    epochs: int
+    learning_rate: float
+    mosaic: float
+
+
+# Seeds are disjoint from those of the held-out set, and from those below 100,000, which the demo
+# and the tests use. The second round refines: new images, smaller steps, no mosaics.
+ROUNDS = (Round(1_000_000, 22, 0.002, 0.3), Round(1_010_000, 15, 0.001, 0.0))
+HELD_OUT_SEED = 2_000_000
+
+
 def main() -> None:
     """Generates, trains, evaluates, exports."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--output", type=Path, default=Path("engines/shapes.onnx"))
     options.add_argument("--work", type=Path, default=Path("runs/shapes"))
-    options.add_argument("--train", type=int, default=1600, help="training images")
+    options.add_argument("--train", type=int, default=1600, help="training images a round")
     options.add_argument("--test", type=int, default=400, help="held-out images")
-    options.add_argument("--epochs", type=int, default=25)
     options.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    options.add_argument("--weights", type=Path, help="a checkpoint: skip the first round")
     asked = options.parse_args()
     os.environ.update(YOLO_AUTOINSTALL="false", YOLO_OFFLINE="true")
-    data = write_dataset(asked.work.resolve(), asked.train, asked.test)
-    weights = train(data, asked.work.resolve(), asked.epochs, asked.threads)
+    work, weights = asked.work.resolve(), asked.weights
+    for number, stretch in enumerate(ROUNDS, start=1):
+        if number > 1 or asked.weights is None:
+            data = write_dataset(work, stretch.first_seed, asked.train, asked.test)
+            weights = train(data, work, stretch, weights, asked.threads)
     export(weights, data, asked.output)
 
 
-def write_dataset(work: Path, train_images: int, test_images: int) -> Path:
+def write_dataset(work: Path, first_seed: int, train_images: int, test_images: int) -> Path:
     """Images and labels under `work`/data; returns the YAML that names them."""
     root = work / "data"
     shutil.rmtree(root, ignore_errors=True)
-    # Seeds of the two sets are disjoint; the demo and the tests use seeds below 100,000.
-    for name, first, count in (("train", 1_000_000, train_images), ("val", 2_000_000, test_images)):
+    sets = (("train", first_seed, train_images), ("val", HELD_OUT_SEED, test_images))
+    for name, first, count in sets:
         images, labels = root / "images" / name, root / "labels" / name
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
@@ -85,8 +105,8 @@ def write_example(seed: int, image_path: Path, label_path: Path) -> None:
     label_path.write_text("\n".join(lines) + "\n")
 
 
-def train(data: Path, work: Path, epochs: int, threads: int) -> Path:
-    """Trains from random weights; returns the last checkpoint."""
+def train(data: Path, work: Path, stretch: Round, weights: Path | None, threads: int) -> Path:
+    """Trains from `weights`, or random ones; returns the last checkpoint."""
     provide_torchvision_operators()
     # Left alone, ultralytics trains on all cores but one.
     settings: Any = import_module("ultralytics.utils.torch_utils")
@@ -94,10 +114,10 @@ def train(data: Path, work: Path, epochs: int, threads: int) -> Path:
     ultralytics = import_module("ultralytics")
     network = work / "yolo11s.yaml"
     network.write_text(network_yaml(ultralytics))
-    model = ultralytics.YOLO(str(network), task="detect")
+    model = ultralytics.YOLO(str(weights or network), task="detect")
     model.train(
         data=str(data),
-        epochs=epochs,
+        epochs=stretch.epochs,
         imgsz=IMAGE_SIZE,
         batch=16,
         device="cpu",
@@ -108,17 +128,17 @@ def train(data: Path, work: Path, epochs: int, threads: int) -> Path:
         seed=SEED,
         deterministic=True,
         project=str(work),
-        name="train",
+        name=f"from-{stretch.first_seed}",
         exist_ok=True,
-        close_mosaic=max(1, epochs // 4),
-        mosaic=0.3,
+        close_mosaic=stretch.epochs // 4,
+        mosaic=stretch.mosaic,
         cache="ram",
         degrees=0.0,
         optimizer="AdamW",
-        lr0=0.002,
+        lr0=stretch.learning_rate,
         cos_lr=True,
     )
-    return work / "train" / "weights" / "last.pt"
+    return work / f"from-{stretch.first_seed}" / "weights" / "last.pt"
 
 
 def network_yaml(ultralytics: Any) -> str:

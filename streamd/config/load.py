@@ -170,7 +170,9 @@ def _build_text(
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
     if plain and text != node.value and re.fullmatch(r"[\w.+-]+", text):
         # An unquoted ${PORT} means what its value means: a number stays a number.
-        tag = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))
+        loader = yaml.SafeLoader("")
+        # types-PyYAML leaves this method without types.
+        tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
         return _build_scalar(tag, text, location, document)
     return text
 

@@ -29,8 +29,14 @@ def _masked(rest: str) -> str:
     """What follows the `://` of a URL, masked; rather too much than too little of it.
 
     A password may hold what should have been escaped (`/`, `?`, `#`, `@`), so all up to the last
-    `@` is taken for the login where a `:` stands before it.
+    `@` is taken for the login where a `:` stands before it. If a parameter could stand there as
+    well, nothing is shown.
     """
     login, _, place = rest.rpartition("@")
-    rest = f"{MASK}@{place}" if ":" in login else _LOGIN.sub(f"{MASK}@", rest)
+    if ":" in login:
+        if "=" in login and set(login) & set("/?#"):
+            return MASK
+        rest = f"{MASK}@{place}"
+    else:
+        rest = _LOGIN.sub(f"{MASK}@", rest)
     return _SECRET_PARAMETER.sub(rf"\1={MASK}", rest)

@@ -49,7 +49,7 @@ def inspect_model(path: str, imgsz: str | int | tuple[int, int] = "auto") -> Mod
     head = head_of(model, path)
     metadata = _metadata(model)
     own = _own_shape(model, metadata, path)
-    stride = int(metadata.get("stride", 32))
+    stride = _stride(metadata, path)
     dynamic = not all(_input_sides(model))
     return ModelInfo(
         path=path,
@@ -65,7 +65,10 @@ def inspect_model(path: str, imgsz: str | int | tuple[int, int] = "auto") -> Mod
 def read_model(path: str) -> onnx.ModelProto:
     """The ONNX file at `path`. Raises ModelError where it is none."""
     try:
-        model: onnx.ModelProto = onnx.load(str(find_model(path)))
+        # Else the format would follow from the file's suffix, each with errors of its own.
+        model: onnx.ModelProto = onnx.load(str(find_model(path)), format="protobuf")
+    except onnx.checker.ValidationError:
+        raise ModelError(f"{path}: its weights, kept in another file, cannot be read") from None
     except (DecodeError, OSError, ValueError) as error:
         what = getattr(error, "strerror", None) or "is no ONNX file"
         raise ModelError(f"{path}: {what}") from None
@@ -138,6 +141,13 @@ def _labels(metadata: dict[str, str], path: str) -> tuple[str, ...]:
         ) from None
     except (ValueError, SyntaxError, TypeError):
         raise ModelError(f"{path}: its class names cannot be read") from None
+
+
+def _stride(metadata: dict[str, str], path: str) -> int:
+    stride = metadata.get("stride", "32")
+    if not stride.isdecimal() or not int(stride):
+        raise ModelError(f"{path}: its stride {stride!r} cannot be read")
+    return int(stride)
 
 
 def _input_sides(model: onnx.ModelProto) -> tuple[int, int]:

@@ -147,7 +147,7 @@ def write_model(
     """Writes a model whose weights are drawn from `spread`; `labels` None names two classes."""
     rng = np.random.default_rng(7)
     dtype = np.float16 if element == TensorProto.FLOAT16 else np.float32
-    picks = rng.integers(0, 3 * 32 * 32, 24)
+    picks = rng.integers(0, 3 * 32 * 64, 24)
     weights = rng.uniform(*spread, (24, output_shape[0] * output_shape[1])).astype(np.float32)
     constants: list[tuple[str, NDArray[Any]]] = [
         ("flat", np.array([0, -1], np.int64)),

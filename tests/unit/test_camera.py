@@ -1,0 +1,378 @@
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import av
+import pytest
+from av.video.stream import VideoStream
+
+from streamd.camera import Camera, CameraPlan
+from streamd.clock import Backoff
+from streamd.decoder import DecodedFrame
+from streamd.errors import Reason, SourceError
+from streamd.messages import CameraReport, CameraState
+from streamd.slot_writer import Capture, SlotWriter
+from streamd.slots import TsSource
+from streamd.source import Feed, StreamInfo
+
+from .fakes import FakeClock, TopOfRange
+
+FPS = 10
+FRAMES = 12
+CONNECTING, ONLINE, OFFLINE = CameraState.CONNECTING, CameraState.ONLINE, CameraState.OFFLINE
+DONE, FAILED, STOPPED = CameraState.DONE, CameraState.FAILED, CameraState.STOPPED
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of FRAMES frames, one a packet."""
+    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        options = {"preset": "ultrafast", "tune": "zerolatency"}
+        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(FRAMES):
+            container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@dataclass
+class FakeFeed:
+    """The packets of a file; `before(n)` runs before packet n is handed over."""
+
+    path: Path
+    live: bool
+    before: Callable[[int], None] = lambda _: None
+    damaged: bool = False
+    packets_left: int = 10**6
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self._container = av.open(str(self.path))
+        self.info = StreamInfo("h264", float(FPS), self.live)
+
+    @property
+    def stream(self) -> VideoStream:
+        return self._container.streams.video[0]
+
+    def packets(self) -> Iterator["av.Packet[VideoStream]"]:
+        for number, packet in enumerate(self._container.demux(self.stream)):
+            if number == self.packets_left:
+                return
+            self.before(number)
+            yield self._garbage(packet) if self.damaged else packet
+
+    def _garbage(self, packet: "av.Packet[VideoStream]") -> "av.Packet[VideoStream]":
+        garbage = av.Packet(b"\0" * 64)
+        garbage.stream, garbage.pts, garbage.dts = self.stream, packet.pts, packet.dts
+        return cast("av.Packet[VideoStream]", garbage)
+
+    def close(self) -> None:
+        self.closed = True
+        self._container.close()
+
+
+@dataclass
+class FakeSource:
+    """Opens these one after the other; what is an error is raised."""
+
+    openings: list[Callable[[], FakeFeed] | SourceError]
+    opened: list[FakeFeed] = field(default_factory=list)
+
+    def open(self) -> Feed:
+        opening = self.openings.pop(0)
+        if isinstance(opening, SourceError):
+            raise opening
+        self.opened.append(opening())
+        return self.opened[-1]
+
+
+class FakeWriter(SlotWriter):
+    """Remembers what it was given; `accepts` says whether the worker still runs."""
+
+    def __init__(self) -> None:
+        self.captures: list[Capture] = []
+        self.damaged = 0
+        self.accepts: Callable[[], bool] = lambda: True
+
+    def write(self, frame: DecodedFrame, capture: Capture, work_ns: int) -> bool:
+        self.captures.append(capture)
+        return self.accepts()
+
+    def count_damaged(self, frames: int) -> None:
+        self.damaged += frames
+
+
+class Rig:
+    """A camera whose source, clock and writer are played by the test."""
+
+    def __init__(
+        self,
+        *openings: Callable[[], FakeFeed] | SourceError,
+        loop: bool = False,
+        paced: bool = False,
+        give_up: bool = False,
+    ) -> None:
+        self.clock = FakeClock()
+        self.source = FakeSource(list(openings))
+        self.writer = FakeWriter()
+        self.reports: list[CameraReport] = []
+        self.camera = Camera(
+            CameraPlan("gate", stall_timeout_s=10.0, loop=loop, paced=paced, give_up=give_up),
+            source=self.source,
+            writer=self.writer,
+            clock=self.clock,
+            backoff=Backoff(first_s=1, longest_s=60, stable_s=30, rng=TopOfRange()),
+            report=self.reports.append,
+        )
+
+    def run(self) -> None:
+        """The whole life of the camera; its feeds have to be closed at the end of it."""
+        self.camera.run()
+        assert all(feed.closed for feed in self.source.opened)
+
+    def run_until_openings_end(self) -> None:
+        """For a camera that never ends: stops it at the wait after its last opening."""
+
+        def stop_at_the_end() -> None:
+            if not self.source.openings:
+                self.camera.stop()
+
+        self.clock.on_wait = stop_at_the_end
+        self.run()
+
+    @property
+    def states(self) -> list[CameraState]:
+        return [report.state for report in self.reports]
+
+    @property
+    def offline(self) -> list[tuple[Reason | None, float | None]]:
+        return [(r.reason, r.retry_in_s) for r in self.reports if r.state is OFFLINE]
+
+
+def refused() -> SourceError:
+    return SourceError(Reason.REFUSED, "connection refused")
+
+
+def test_a_first_connection_that_fails_is_tried_again(clip: Path) -> None:
+    rig = Rig(refused(), refused(), lambda: FakeFeed(clip, live=False))
+    rig.run()
+    assert rig.states == [*[CONNECTING, OFFLINE] * 2, CONNECTING, ONLINE, DONE]
+    assert rig.offline == [(Reason.REFUSED, 1), (Reason.REFUSED, 2)]
+    assert rig.reports[1].detail == "connection refused"
+    assert rig.clock.waits_s == [1, 2]
+
+
+def test_a_camera_tells_what_it_delivers_once_it_is_online(clip: Path) -> None:
+    rig = Rig(lambda: FakeFeed(clip, live=False))
+    rig.run()
+    assert rig.reports[1] == CameraReport(
+        "gate", ONLINE, codec="h264", width=64, height=48, fps=FPS, decode="cpu"
+    )
+
+
+def test_a_file_that_ends_is_done_with_all_of_its_frames(clip: Path) -> None:
+    rig = Rig(lambda: FakeFeed(clip, live=False))
+    start_ns = rig.clock.time_ns()
+    rig.run()
+    assert rig.states[-1] is DONE
+    assert [c.media_s for c in rig.writer.captures] == pytest.approx(
+        [n / FPS for n in range(FRAMES)]
+    )
+    assert all(c.lossless and c.ts_source is TsSource.PTS for c in rig.writer.captures)
+    offsets_s = [(c.wall_ns - start_ns) / 1e9 for c in rig.writer.captures]
+    assert offsets_s == pytest.approx([n / FPS for n in range(FRAMES)])
+
+
+def test_a_live_frame_counts_as_captured_when_its_packet_came(clip: Path) -> None:
+    rig = Rig(lambda: FakeFeed(clip, live=True, before=lambda _: rig.clock.advance(0.25)))
+    start_ns = rig.clock.monotonic_ns()
+    rig.run_until_openings_end()
+    assert [c.monotonic_ns - start_ns for c in rig.writer.captures] == [
+        250_000_000 * (n + 1) for n in range(FRAMES)
+    ]
+    assert all(c.ts_source is TsSource.ARRIVAL and not c.lossless for c in rig.writer.captures)
+    assert [c.wall_ns - c.monotonic_ns for c in rig.writer.captures] == (
+        [rig.clock.time_ns() - rig.clock.monotonic_ns()] * FRAMES
+    )
+
+
+def test_a_live_stream_that_ends_is_offline_and_opened_again(clip: Path) -> None:
+    live = [lambda: FakeFeed(clip, live=True)] * 2
+    rig = Rig(*live)
+    rig.run_until_openings_end()
+    assert rig.states == [*[CONNECTING, ONLINE, OFFLINE] * 2, STOPPED]
+    assert [reason for reason, _ in rig.offline] == [Reason.ENDED] * 2
+
+
+def flapping(rig: Callable[[], Rig], clip: Path, lasts_s: float) -> Callable[[], FakeFeed]:
+    """A live stream that delivers a frame a second for `lasts_s` seconds and breaks off."""
+
+    def before(number: int) -> None:
+        rig().clock.advance(lasts_s / (FRAMES - 2))
+        if number == FRAMES - 1:
+            raise SourceError(Reason.TIMEOUT, "no answer")
+
+    return lambda: FakeFeed(clip, live=True, before=before)
+
+
+def test_a_camera_that_flaps_is_asked_ever_less_often(clip: Path) -> None:
+    rig = Rig(*[flapping(lambda: rig, clip, 29)] * 4)
+    rig.run_until_openings_end()
+    assert rig.offline == [(Reason.TIMEOUT, retry_s) for retry_s in (1, 2, 4, 8)]
+
+
+def test_thirty_stable_seconds_make_the_next_wait_short_again(clip: Path) -> None:
+    rig = Rig(*[flapping(lambda: rig, clip, 5)] * 3, *[flapping(lambda: rig, clip, 31)] * 2)
+    rig.run_until_openings_end()
+    assert [retry_s for _, retry_s in rig.offline] == [1, 2, 4, 1, 1]
+
+
+def test_a_refused_password_is_not_tried_often(clip: Path) -> None:
+    rig = Rig(
+        SourceError(Reason.AUTH_FAILED, "401"),
+        SourceError(Reason.AUTH_FAILED, "401"),
+        lambda: FakeFeed(clip, live=False),
+    )
+    rig.run()
+    assert rig.clock.waits_s == [60, 60]
+    assert rig.offline == [(Reason.AUTH_FAILED, 60)] * 2
+
+
+def test_a_source_that_is_to_be_given_up_is_failed_at_once(clip: Path) -> None:
+    rig = Rig(SourceError(Reason.NOT_FOUND, "no such file"), give_up=True)
+    rig.run()
+    assert rig.states == [CONNECTING, FAILED]
+    assert (rig.reports[-1].reason, rig.reports[-1].detail) == (Reason.NOT_FOUND, "no such file")
+    assert rig.clock.waits_s == []
+
+
+def break_off(number: int) -> None:
+    if number == 3:
+        raise SourceError(Reason.INVALID_DATA, "truncated")
+
+
+def test_a_recording_that_breaks_off_is_not_begun_again(clip: Path) -> None:
+    rig = Rig(lambda: FakeFeed(clip, live=False, before=break_off))
+    rig.run()
+    assert rig.states == [CONNECTING, ONLINE, FAILED]
+    assert rig.reports[-1].reason is Reason.INVALID_DATA
+    assert len(rig.writer.captures) == 3
+
+
+def test_a_loop_that_breaks_off_is_begun_again_and_its_times_go_on(clip: Path) -> None:
+    rig = Rig(
+        lambda: FakeFeed(clip, live=False, before=break_off),
+        lambda: FakeFeed(clip, live=False),
+        loop=True,
+    )
+    rig.writer.accepts = lambda: len(rig.writer.captures) < 3 + FRAMES
+    rig.run()
+    assert rig.offline == [(Reason.INVALID_DATA, 1)]
+    assert_times_increase(rig.writer.captures, 3 + FRAMES)
+
+
+def test_a_loop_that_comes_to_deliver_nothing_goes_offline_and_waits(clip: Path) -> None:
+    rig = Rig(lambda: FakeFeed(clip, False), lambda: FakeFeed(clip, False, damaged=True), loop=True)
+    rig.run_until_openings_end()
+    assert rig.states == [CONNECTING, ONLINE, OFFLINE, STOPPED]
+    assert rig.offline == [(Reason.INVALID_DATA, 1)]
+
+
+def assert_times_increase(captures: list[Capture], count: int) -> None:
+    assert len(captures) == count
+    for times in ([c.media_s for c in captures], [c.wall_ns for c in captures]):
+        assert times == sorted(set(times))
+
+
+def test_a_loop_opens_its_file_again_and_its_times_go_on(clip: Path) -> None:
+    rig = Rig(*[lambda: FakeFeed(clip, live=False)] * 3, loop=True)
+    rig.writer.accepts = lambda: len(rig.writer.captures) < 3 * FRAMES
+    rig.run()
+    assert rig.states == [CONNECTING, ONLINE, STOPPED]
+    assert_times_increase(rig.writer.captures, 3 * FRAMES)
+    assert rig.writer.captures[-1].media_s == pytest.approx((3 * FRAMES - 1) / FPS)
+
+
+def test_a_paced_file_is_delivered_in_its_own_time(clip: Path) -> None:
+    rig = Rig(lambda: FakeFeed(clip, live=False), paced=True)
+    start_ns = rig.clock.monotonic_ns()
+    rig.run()
+    due_s = [(c.monotonic_ns - start_ns) / 1e9 for c in rig.writer.captures]
+    assert due_s == pytest.approx([n / FPS for n in range(FRAMES)])
+
+
+def test_a_late_paced_file_catches_up_without_waiting(clip: Path) -> None:
+    rig = Rig(
+        lambda: FakeFeed(clip, False, before=lambda n: rig.clock.advance(5 if n == 2 else 0)),
+        paced=True,
+    )
+    rig.run()
+    assert sum(rig.clock.waits_s) == pytest.approx(1 / FPS)
+
+
+def test_packets_that_never_make_a_frame_are_a_stall_and_are_counted_as_damaged(
+    clip: Path,
+) -> None:
+    rig = Rig(lambda: FakeFeed(clip, True, before=lambda _: rig.clock.advance(3.0), damaged=True))
+    rig.run_until_openings_end()
+    assert rig.states == [CONNECTING, OFFLINE, STOPPED]
+    assert rig.offline == [(Reason.STALLED, 1)]
+    assert rig.reports[1].detail == "no whole frame for 12 s"
+    assert rig.writer.captures == []
+    assert rig.writer.damaged == 4
+
+
+def test_a_recording_may_take_its_time(clip: Path) -> None:
+    rig = Rig(lambda: FakeFeed(clip, live=False, before=lambda _: rig.clock.advance(60)))
+    rig.run()
+    assert rig.states[-1] is DONE
+
+
+def test_a_file_without_a_frame_that_can_be_decoded_is_invalid(clip: Path) -> None:
+    broken = [lambda: FakeFeed(clip, live=False, damaged=True)]
+    rig = Rig(*broken, give_up=True)
+    rig.run()
+    assert rig.states == [CONNECTING, FAILED]
+    assert rig.reports[-1].reason is Reason.INVALID_DATA
+    patient = Rig(*broken, lambda: FakeFeed(clip, live=False))
+    patient.run()
+    assert patient.states == [CONNECTING, OFFLINE, CONNECTING, ONLINE, DONE]
+
+
+def test_a_stop_during_the_wait_for_the_next_try_ends_it(clip: Path) -> None:
+    rig = Rig(refused())
+    rig.clock.on_wait = rig.camera.stop
+    rig.run()
+    assert rig.states == [CONNECTING, OFFLINE, STOPPED]
+
+
+def test_a_stop_while_reading_ends_before_the_next_packet_is_decoded(clip: Path) -> None:
+    def stop_at_4(number: int) -> None:
+        if number == 4:
+            rig.camera.stop()
+
+    rig = Rig(lambda: FakeFeed(clip, live=True, before=stop_at_4))
+    rig.run()
+    assert rig.states == [CONNECTING, ONLINE, STOPPED]
+    assert len(rig.writer.captures) == 4
+
+
+def test_a_stop_while_a_frame_waits_for_a_slot_ends_it(clip: Path) -> None:
+    rig = Rig(lambda: FakeFeed(clip, live=False))
+    rig.writer.accepts = lambda: False
+    rig.run()
+    assert rig.states == [CONNECTING, ONLINE, STOPPED]
+    assert len(rig.writer.captures) == 1
+
+
+def test_an_error_of_the_program_is_not_taken_for_one_of_the_source(clip: Path) -> None:
+    def fail(_: int) -> None:
+        raise RuntimeError("a bug")
+
+    rig = Rig(lambda: FakeFeed(clip, live=True, before=fail))
+    with pytest.raises(RuntimeError, match="a bug"):
+        rig.run()
+    assert rig.source.opened[0].closed

@@ -1,0 +1,372 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamd.config import Config, Publish, load_config
+from streamd.config.models import key_of
+from streamd.config.reference import render
+from streamd.errors import ConfigError
+
+GATE = "cameras:\n  - id: gate\n    url: rtsp://camera-1.example/stream\n"
+
+
+def load(folder: Path, text: str, environ: Mapping[str, str] | None = None) -> Config:
+    path = folder / "streamd.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path, environ or {})
+
+
+def faults(folder: Path, text: str, environ: Mapping[str, str] | None = None) -> list[str]:
+    """The faults of `text`, without the file's name that each has to begin with."""
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text, environ)
+    file = str(folder / "streamd.yaml")
+    lines = str(caught.value).splitlines()
+    assert lines == [str(fault) for fault in caught.value.faults]
+    assert all(line.startswith(f"{file}:") for line in lines)
+    return [line.removeprefix(file).removeprefix(":") for line in lines]
+
+
+def test_the_smallest_file_is_a_camera_with_an_id_and_a_url(tmp_path: Path) -> None:
+    config = load(tmp_path, GATE)
+    (camera,) = config.cameras
+    assert (camera.id, camera.url) == ("gate", "rtsp://camera-1.example/stream")
+    assert (camera.fps, camera.classes, camera.enabled) == ("all", None, True)
+    assert (camera.transport, camera.tls_verify, camera.loop) == ("tcp", False, False)
+    assert config.publish is Publish.DETECTIONS
+    assert (config.redis.url, config.redis.stream) == (
+        "redis://localhost:6379/0",
+        "streamd:detections",
+    )
+    assert (config.model.batch_size, config.model.confidence, config.model.iou) == (8, 0.25, 0.7)
+    assert (config.http.host, config.http.port) == ("127.0.0.1", 8080)
+
+
+def test_the_reference_file_is_what_the_models_say_and_holds_every_default(tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "config" / "streamd.yaml"
+    assert shipped.read_text(encoding="utf-8") == render()
+    assert load(tmp_path, render()).model_dump() == load(tmp_path, GATE).model_dump()
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", " is empty; at least cameras: is needed"),
+        ("- 1\n", " holds no keys; at least cameras: is needed"),
+        ("just text\n", " holds no keys; at least cameras: is needed"),
+        ("log: {}\n", "1: cameras: is missing"),
+        ("cameras: [\n", "2: not valid YAML: expected the node content, but found '<stream end>'"),
+        ("a: 'b\n", "2: not valid YAML: found unexpected end of stream"),
+        ("a: b: c\n", "1: not valid YAML: mapping values are not allowed here"),
+        (GATE + "---\na: 1\n", "4: not valid YAML: but found another document"),
+        (GATE + "x\x00y", " not valid YAML: unacceptable character #x0000: special characters are"),
+        (GATE + "http:\n  port: *nowhere\n", "5: not valid YAML: found undefined alias 'nowhere'"),
+        (
+            "cameras: &all [*all]\n",
+            " is nested too deeply, or an alias stands within what it names",
+        ),
+        ("a: " + "[" * 600, " is nested too deeply"),
+    ],
+)
+def test_a_file_that_is_no_configuration_says_so_with_its_line(
+    tmp_path: Path, text: str, fault: str
+) -> None:
+    (found,) = faults(tmp_path, text)
+    assert found.startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (GATE + "modle: {}\n", "4: modle: unknown key, did you mean 'model'?"),
+        (
+            GATE + "model:\n  batch_size: 4\n  confidance: 0.5\n",
+            "6: model.confidance: unknown key, did you mean 'confidence'?",
+        ),
+        (GATE + "    urll: x\n", "4: cameras[0].urll: unknown key, did you mean 'url'?"),
+        (
+            GATE + "http: {zzz: 1}\n",
+            "4: http.zzz: unknown key; known are host, port",
+        ),
+        (GATE + "? [a, b]\n: 1\n", "4: has a key that is no plain text"),
+        ("cameras:\n  - url: x.mp4\n", "2: cameras[0].id: is missing"),
+        ("cameras:\n  - id: x\n", "2: cameras[0].url: is missing"),
+        ("cameras:\n", "1: cameras: should be a list"),
+        ("cameras: {id: gate}\n", "1: cameras: should be a list"),
+        ("cameras: []\n", "1: cameras: should have at least one entry"),
+        ("cameras:\n  - gate\n", "2: cameras[0]: should hold keys"),
+        (GATE + "redis:\n", "4: redis: should hold keys"),
+        (
+            "cameras:\n  - {id: a b, url: x.mp4}\n",
+            "2: cameras[0].id: 'a b' may hold letters, digits, '_', '-', '.'; at most 64",
+        ),
+        (
+            GATE + "http: {port: 65536}\n",
+            "4: http.port: input should be less than or equal to 65535",
+        ),
+        (GATE + "http: {port: web}\n", "4: http.port: input should be a valid integer"),
+        (GATE + "publish: some\n", "4: publish: input should be 'changes', 'detections' or 'all'"),
+        (
+            GATE + "    fps: 0\n",
+            "4: cameras[0].fps: input should be 'all'; or input should be greater than 0",
+        ),
+        (GATE + "    fps: .nan\n", "4: cameras[0].fps: input should be 'all'; or input should be"),
+        (
+            GATE + "    fps: {all: 1}\n",
+            "4: cameras[0].fps: input should be 'all'; or input should be a valid number",
+        ),
+        (
+            GATE + "model: {confidence: .nan}\n",
+            "4: model.confidence: input should be less than or equal",
+        ),
+        (GATE + "    loop: true\n", "4: cameras[0].loop: is for local files"),
+        (GATE + "    paced: true\n", "4: cameras[0].paced: is for local files"),
+        (
+            "cameras: [{id: a, url: 'rtmp://x/y'}]\n",
+            "1: cameras[0].url: scheme 'rtmp' is none of rtsp://, rtsps://, http://, https://, nor",
+        ),
+        (
+            GATE + "redis: {url: 'http://x'}\n",
+            "4: redis.url: scheme 'http' is none of redis://, rediss://, unix://",
+        ),
+        (GATE + "redis: {url: x}\n", "4: redis.url: scheme '(none)' is none of"),
+        (GATE + "http: {port: !!int x}\n", "4: http.port: cannot be read as "),
+        (GATE + "http: {port: !!int ''}\n", "4: http.port: cannot be read as "),
+        (GATE + "http: {port: !!bool x}\n", "4: http.port: cannot be read as "),
+        (GATE + "http: {port: !!timestamp x}\n", "4: http.port: cannot be read as "),
+        (GATE + "http: {port: 2001-02-30}\n", "4: http.port: cannot be read as "),
+        (GATE + "http: {port: !!python/none x}\n", "4: http.port: cannot be read as "),
+    ],
+)
+def test_a_fault_names_line_and_key_and_says_what_is_wrong(
+    tmp_path: Path, text: str, fault: str
+) -> None:
+    (found,) = faults(tmp_path, text)
+    assert found.startswith(fault)
+
+
+def test_all_faults_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = "http: {port: -1}\ncameras:\n  - id: a\n  - {id: b, url: x, fps: -1}\nzzz: 1\n"
+    lines = [fault.split(": ")[:2] for fault in faults(tmp_path, text)]
+    assert lines == [
+        ["1", "http.port"],
+        ["3", "cameras[0].url"],
+        ["4", "cameras[1].fps"],
+        ["5", "zzz"],
+    ]
+
+
+def test_a_key_that_stands_twice_names_both_lines(tmp_path: Path) -> None:
+    text = GATE + "http:\n  port: 1\n  host: x\n  port: 2\n"
+    assert faults(tmp_path, text) == ["7: http.port: stands twice, first in line 5"]
+    text = "cameras:\n  - id: a\n    url: x\n    id: b\n" + GATE
+    assert faults(tmp_path, text) == [
+        "4: cameras[0].id: stands twice, first in line 2",
+        "5: cameras: stands twice, first in line 1",
+    ]
+
+
+def test_an_id_that_is_taken_names_the_line_of_the_first(tmp_path: Path) -> None:
+    text = GATE + "  - {id: yard, url: a}\n  - id: gate\n    url: b\n  - {id: yard, url: c}\n"
+    assert faults(tmp_path, text) == [
+        "5: cameras[2].id: 'gate' is already the id of the camera in line 2",
+        "7: cameras[3].id: 'yard' is already the id of the camera in line 4",
+    ]
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.yaml"
+    with pytest.raises(ConfigError, match=r"missing\.yaml: no such file"):
+        load_config(missing, {})
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_config(tmp_path, {})
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("cameras: [Süd]".encode("latin-1"))
+    with pytest.raises(ConfigError, match="cannot be read: is not UTF-8 text"):
+        load_config(latin, {})
+
+
+def url_of(folder: Path, written: str, **environ: str) -> str:
+    text = f"cameras:\n  - id: gate\n    url: {written}\n"
+    return load(folder, text, environ).cameras[0].url
+
+
+def test_variables_come_from_the_environment_or_their_default(tmp_path: Path) -> None:
+    login = "rtsp://${USER_}:${WORD:-guest}@h/s"
+    assert url_of(tmp_path, login, USER_="ann", WORD="x y") == "rtsp://ann:x y@h/s"
+    assert url_of(tmp_path, login, USER_="ann") == "rtsp://ann:guest@h/s"
+    assert url_of(tmp_path, "x${WORD:-}y", WORD="") == "xy"
+
+
+def test_an_empty_variable_takes_its_default_as_in_a_shell(tmp_path: Path) -> None:
+    assert url_of(tmp_path, "${NAME:-a}.mp4", NAME="") == "a.mp4"
+
+
+def test_two_dollars_are_one_and_a_single_one_is_itself(tmp_path: Path) -> None:
+    assert url_of(tmp_path, "a$$b$c", b="!") == "a$b$c"
+    assert url_of(tmp_path, "a$${X}b", X="!") == "a${X}b"
+
+
+def test_what_a_variable_holds_is_not_expanded_again(tmp_path: Path) -> None:
+    assert url_of(tmp_path, "a${X}b", X="${Y}$$", Y="!") == "a${Y}$$b"
+
+
+def test_a_missing_variable_names_itself_and_its_key(tmp_path: Path) -> None:
+    text = "cameras:\n  - id: gate\n    url: rtsp://${WHO}:${PASS}@h/s\n"
+    assert faults(tmp_path, text, {"WHO": "ann"}) == [
+        "3: cameras[0].url: the environment has no variable PASS"
+    ]
+
+
+def test_an_unquoted_variable_is_read_as_what_it_holds_and_a_quoted_one_as_text(
+    tmp_path: Path,
+) -> None:
+    size = GATE + "model:\n  imgsz: {written}\n"
+    environ = {"SIDE": "320", "ON": "false"}
+    assert load(tmp_path, size.replace("{written}", "${SIDE}"), environ).model.imgsz == 320
+    (fault,) = faults(tmp_path, size.replace("{written}", "'${SIDE}'"), environ)
+    assert fault.startswith("5: model.imgsz: '320' is none of")
+    assert not load(tmp_path, GATE + "    enabled: ${ON}\n", environ).cameras[0].enabled
+
+
+@pytest.mark.parametrize("value", ["2001-99-99", "-", "...", "0x_", "---", "9" * 5000])
+def test_a_variable_that_holds_no_such_value_is_a_fault_of_its_key(
+    tmp_path: Path, value: str
+) -> None:
+    (fault,) = faults(tmp_path, GATE + "http:\n  port: ${PORT}\n", {"PORT": value})
+    assert fault.startswith("5: http.port: ")
+    assert len(fault) < 200
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cameras:\n  - { id: gate, url: ${URL} }\n",
+        "cameras:\n  - { id: gate, url: rtsp://${WHO}:${PASS}@h/s }\n",
+    ],
+)
+def test_an_unquoted_variable_within_braces_gets_a_hint(tmp_path: Path, text: str) -> None:
+    (fault,) = faults(tmp_path, text)
+    assert fault.startswith("2: not valid YAML: ")
+    assert fault.endswith("inside { } a value with ${...} needs quotes")
+
+
+def test_within_braces_a_quoted_variable_works(tmp_path: Path) -> None:
+    text = 'cameras:\n  - { id: gate, url: "rtsp://${WHO}@h/s" }\n'
+    assert load(tmp_path, text, {"WHO": "ann"}).cameras[0].url == "rtsp://ann@h/s"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cameras: [{id: 'rtsp://ann:s3cret@h/s', url: x}]\n",
+        "cameras: [{id: a, url: 'rtmp://ann:s3cret@h/s'}]\n",
+        "cameras: [{id: a, url: x.mp4, fps: 'rtsp://ann:s3cret@h/s'}]\n",
+        GATE + "redis: {url: 'http://:s3cret@h'}\n",
+        GATE + "model: {imgsz: 'http://h/?password=s3cret'}\n",
+        GATE + "model: {imgsz: 'rtsp://ann:s3/cret@h/s'}\n",
+    ],
+)
+def test_no_message_tells_a_password(tmp_path: Path, text: str) -> None:
+    assert "cret" not in "\n".join(faults(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("written", "size"), [("auto", "auto"), ("640", 640), ("[384, 640]", (384, 640))]
+)
+def test_an_input_size_is_auto_a_side_or_height_and_width(
+    tmp_path: Path, written: str, size: object
+) -> None:
+    assert load(tmp_path, GATE + f"model: {{imgsz: {written}}}\n").model.imgsz == size
+
+
+@pytest.mark.parametrize(
+    "written", ["[640]", "[1, 640]", "[1, 2, 3]", "true", "[true, 640]", "16", "640.5", "small"]
+)
+def test_other_input_sizes_are_faults(tmp_path: Path, written: str) -> None:
+    (fault,) = faults(tmp_path, GATE + f"model: {{imgsz: {written}}}\n")
+    assert fault.startswith("4: model.imgsz: ")
+
+
+def test_a_disabled_camera_is_kept_and_not_read(tmp_path: Path) -> None:
+    config = load(tmp_path, GATE + "  - {id: yard, url: a, enabled: false}\n")
+    assert [camera.id for camera in config.cameras] == ["gate", "yard"]
+    assert [camera.id for camera in config.enabled_cameras] == ["gate"]
+
+
+def test_a_fault_found_later_has_the_line_of_the_key_or_of_what_holds_it(tmp_path: Path) -> None:
+    config = load(tmp_path, GATE + "model:\n  path: x.onnx\n")
+    assert config.fault(("model", "path"), "").line == 5
+    assert config.fault(("model", "iou"), "").line == 4
+    assert config.fault(("cameras", 0, "url"), "no").key == "cameras[0].url"
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("clips/gate.mp4", True),
+        ("/srv/gate.mp4", True),
+        ("file:///srv/gate.mp4", True),
+        ("rtsp://h/s", False),
+        ("https://h/s.m3u8", False),
+    ],
+)
+def test_a_path_is_told_from_the_address_of_a_camera(tmp_path: Path, url: str, local: bool) -> None:
+    config = load(tmp_path, f"cameras: [{{id: a, url: '{url}'}}]")
+    assert config.cameras[0].is_local_file is local
+
+
+def test_a_location_is_written_as_a_reader_would() -> None:
+    assert key_of(("cameras", 0, "url")) == "cameras[0].url"
+    assert key_of(("model", "imgsz", 1)) == "model.imgsz[1]"
+    assert key_of(()) == ""
+
+
+def must_load_or_name_faults(folder: Path, text: str, environ: Mapping[str, str]) -> None:
+    path = folder / "any.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    faults = None
+    try:
+        load_config(path, environ)
+    except ConfigError as error:
+        faults = error.faults
+    assert faults is None or {fault.file for fault in faults} == {str(path)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("config")
+
+
+@given(st.text("ab: -[]{}&*!|>'\"%@`#?,\n\t$\0é\u2028\ud800", max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_any_text_loads_or_is_refused_with_faults(folder: Path, text: str) -> None:
+    must_load_or_name_faults(folder, text, {})
+
+
+KEYS = st.sampled_from(
+    [*Config.model_fields, "id", "url", "imgsz", "fps", "loop", "classes", "port", "path", "x", 1]
+)
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 2**70),
+    st.floats(),
+    st.dates(),
+    st.sampled_from(["all", "auto", "rtsp://u:p@h/s", "${A}", "${B:-1}", "$$", "", "//[x", "a"]),
+)
+TREES = st.recursive(
+    SCALARS, lambda tree: st.lists(tree, max_size=3) | st.dictionaries(KEYS, tree, max_size=4)
+)
+
+
+@given(st.dictionaries(KEYS, TREES, max_size=5), st.text("a1-.x_:${}\n'", max_size=6))
+@settings(max_examples=80, deadline=None)
+def test_any_tree_of_yaml_loads_or_is_refused_with_faults(
+    folder: Path, tree: dict[object, object], variable: str
+) -> None:
+    must_load_or_name_faults(folder, yaml.safe_dump(tree), {"A": variable})

@@ -1,0 +1,164 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from streamd.config import ModelConfig
+from streamd.engines import CANDIDATES, Runner, inspect_model
+from streamd.engines.openvino_engine import OpenVinoEngine
+from streamd.errors import EngineError
+from streamd.slots import InputShape
+
+from .fakes import TinyModel, write_model
+
+SHAPE = InputShape(32, 64)
+
+
+def engine_of(model: TinyModel, *, batch_size: int = 1, imgsz: Any = "auto") -> OpenVinoEngine:
+    config = ModelConfig(path=model.path, precision="fp32", batch_size=batch_size)
+    return OpenVinoEngine(inspect_model(model.path, imgsz), config, streams=2)
+
+
+def pictures(count: int, seed: int = 1, shape: InputShape = SHAPE) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, shape.height, shape.width, 3), dtype=np.uint8)
+
+
+def infer(runner: Runner, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    runner.load(list(images))
+    return runner.run()
+
+
+def best_of(boxes_first: NDArray[np.float32], size: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Candidates out of (n, boxes, 4 + classes): best class, best boxes, corners in pixels."""
+    kept = []
+    for rows in boxes_first:
+        scores = rows[:, 4:].max(axis=1)
+        order = np.argsort(-scores)[:CANDIDATES]
+        centre, extent = rows[order, :2] * size, rows[order, 2:4] * size
+        labels = rows[order, 4:].argmax(axis=1)
+        parts = [centre - extent / 2, centre + extent / 2, scores[order, None], labels[:, None]]
+        kept.append(np.concatenate(parts, axis=1))
+    return np.array(kept, np.float32)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 20])
+def test_a_raw_head_gives_its_best_boxes_as_corners(tmp_path: Path, opset: int) -> None:
+    model = write_model(tmp_path / "raw.onnx", (7, 40), labels=["a", "b", "c"], opset=opset)
+    images = pictures(1)
+    (runner,) = engine_of(model).runners(1)
+    expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
+    assert infer(runner, images) == pytest.approx(expected, abs=1e-4)
+
+
+def test_no_more_than_the_contracts_number_of_boxes_leave_the_graph(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "raw.onnx", (6, 500))
+    images = pictures(1)
+    (runner,) = engine_of(model).runners(1)
+    candidates = infer(runner, images)
+    assert candidates.shape == (1, CANDIDATES, 6)
+    expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
+    assert candidates == pytest.approx(expected, abs=1e-4)
+
+
+def test_queries_give_their_best_boxes_in_pixels(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "queries.onnx", (20, 7), labels=["a", "b", "c"])
+    images = pictures(1)
+    (runner,) = engine_of(model).runners(1)
+    expected = best_of(model.output(images), np.array([64, 32], np.float32))
+    assert infer(runner, images) == pytest.approx(expected, abs=1e-3)
+
+
+def test_an_end_to_end_head_is_passed_on_as_it_is(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "final.onnx", (12, 6), end2end="True")
+    images = pictures(1)
+    (runner,) = engine_of(model).runners(1)
+    assert infer(runner, images) == pytest.approx(model.output(images), abs=1e-4)
+
+
+def test_a_model_of_half_precision_takes_and_gives_what_the_others_do(tmp_path: Path) -> None:
+    half = write_model(tmp_path / "half.onnx", (6, 9), element=TensorProto.FLOAT16)
+    images = pictures(1)
+    (runner,) = engine_of(half).runners(1)
+    candidates = infer(runner, images)
+    expected = best_of(half.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
+    assert candidates.dtype == np.float32
+    assert candidates[..., 4] == pytest.approx(expected[..., 4], abs=0.02)
+
+
+def test_a_dynamic_model_is_built_for_the_size_that_was_asked_for(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "any.onnx", (6, 9), sides=("height", "width"))
+    engine = engine_of(model, imgsz=(64, 32))
+    assert engine.spec.shapes == (InputShape(64, 32),)
+    images = pictures(1, shape=InputShape(64, 32))
+    expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
+    assert infer(engine.runners(1)[0], images) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def laddered(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyModel, OpenVinoEngine]:
+    model = write_model(tmp_path_factory.mktemp("models") / "m.onnx", (6, 9))
+    return model, engine_of(model, batch_size=5)
+
+
+def test_an_engine_tells_what_it_is(laddered: tuple[TinyModel, OpenVinoEngine]) -> None:
+    spec = laddered[1].spec
+    assert (spec.backend, spec.device, spec.precision) == ("openvino", "CPU", "fp32")
+    assert (spec.shapes, spec.ladder) == ((SHAPE,), (1, 2, 4, 5))
+
+
+def test_a_partial_batch_gives_what_each_image_would_give_alone(
+    laddered: tuple[TinyModel, OpenVinoEngine],
+) -> None:
+    model, engine = laddered
+    (runner,) = engine.runners(1)
+    for count in (5, 3, 1, 4, 2, 5):
+        images = pictures(count, seed=count)
+        expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
+        assert infer(runner, images) == pytest.approx(expected, abs=1e-4)
+
+
+def test_images_may_be_overwritten_once_they_are_loaded(
+    laddered: tuple[TinyModel, OpenVinoEngine],
+) -> None:
+    model, engine = laddered
+    (runner,) = engine.runners(1)
+    images = pictures(2)
+    expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
+    runner.load(list(images))
+    images[...] = 0
+    assert runner.run() == pytest.approx(expected, abs=1e-4)
+
+
+def test_runners_do_not_share_their_images_or_their_results(
+    laddered: tuple[TinyModel, OpenVinoEngine],
+) -> None:
+    model, engine = laddered
+    runners = engine.runners(3)
+    batches = [pictures(2, seed=n) for n in range(3)]
+    for runner, images in zip(runners, batches, strict=True):
+        runner.load(list(images))
+    results = [runner.run() for runner in runners]
+    infer(runners[0], pictures(2, seed=9))
+    for images, result in zip(batches, results, strict=True):
+        expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
+        assert result == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_model_that_openvino_cannot_build_is_an_engine_error_that_names_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "odd.onnx"
+    model = write_model(path, (6, 9))
+    proto = onnx.load(str(path))
+    proto.graph.node[-1].op_type = "NoSuchOperator"
+    onnx.save(proto, str(path))
+    with pytest.raises(EngineError) as caught:
+        engine_of(model)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: OpenVINO cannot build it: ")
+    assert "\n" not in message
