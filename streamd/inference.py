@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamd.collector import Collector
-from streamd.engines import Engine, Runner, load_engine, runner_count
+from streamd.engines import Engine, Runner, choose_backend, load_engine, runner_count
 from streamd.messages import EngineReport
 from streamd.results import Outlet, Results
 from streamd.slots import InputShape
@@ -51,7 +51,7 @@ def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
     )
     results.start()
     collector = Collector(spec, engine, runners, results, stop)
-    link.send(_report(engine, time.monotonic() - began))
+    link.send(_report(spec, engine, time.monotonic() - began))
     batches = collector.run()
     results.close(batches)
 
@@ -82,9 +82,14 @@ def _outlets(spec: InferenceSpec) -> dict[int, Outlet]:
     }
 
 
-def _report(engine: Engine, load_s: float) -> EngineReport:
-    spec = engine.spec
-    shapes = tuple(str(shape) for shape in spec.shapes)
+def _report(spec: InferenceSpec, engine: Engine, load_s: float) -> EngineReport:
+    loaded = engine.spec
     return EngineReport(
-        spec.backend, spec.device, spec.precision, shapes, spec.ladder, round(load_s, 2)
+        backend=loaded.backend,
+        why=choose_backend(spec.model_config)[1],
+        device=loaded.device,
+        precision=loaded.precision,
+        shapes=tuple(str(shape) for shape in loaded.shapes),
+        ladder=loaded.ladder,
+        load_s=round(load_s, 2),
     )

@@ -35,9 +35,10 @@ class CameraReport:
 
 @dataclass(frozen=True, slots=True)
 class EngineReport:
-    """An inference worker has a warm engine."""
+    """An inference worker has a warm engine; `why` says what made it this backend."""
 
     backend: str
+    why: str
     device: str
     precision: str
     shapes: tuple[str, ...]

@@ -75,6 +75,7 @@ class Reports:
             worker=worker.name,
             model=self._model,
             backend=report.backend,
+            why=report.why,
             device=report.device,
             precision=report.precision,
             shapes=list(report.shapes),

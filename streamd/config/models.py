@@ -78,8 +78,10 @@ class ModelConfig(_Section):
     """The detector, and how it is run."""
 
     path: str = Field("engines/shapes.onnx", description="a detection model exported to ONNX")
-    backend: Literal["auto", "openvino"] = Field(
-        "auto", description="what runs the model: auto or openvino"
+    backend: Literal["auto", "openvino", "onnxruntime"] = Field(
+        "auto",
+        description="what runs the model: openvino or onnxruntime; auto: openvino where it is "
+        "installed",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="fp32, bf16 or fp16; auto: bf16 where the CPU has it, else fp32"

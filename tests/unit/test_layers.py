@@ -51,7 +51,7 @@ OWNERS = {
     "rich": "cli demo",
     "torch": "",
     "ultralytics": "",
-    "onnxruntime": "",
+    "onnxruntime": "engines.onnxruntime_engine",
 }
 
 

@@ -8,19 +8,30 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from streamd.config import ModelConfig
-from streamd.engines import CANDIDATES, Runner, inspect_model
-from streamd.engines.openvino_engine import OpenVinoEngine
+from streamd.engines import CANDIDATES, Engine, Runner, inspect_model, load_engine
 from streamd.errors import EngineError
 from streamd.slots import InputShape
 
 from .fakes import TinyModel, write_model
 
 SHAPE = InputShape(32, 64)
+NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 
 
-def engine_of(model: TinyModel, *, batch_size: int = 1, imgsz: Any = "auto") -> OpenVinoEngine:
-    config = ModelConfig(path=model.path, precision="fp32", batch_size=batch_size)
-    return OpenVinoEngine(inspect_model(model.path, imgsz), config, streams=2)
+@pytest.fixture(scope="module", params=["openvino", "onnxruntime"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of a backend; every test that asks for it runs once for each."""
+    pytest.importorskip(str(request.param))
+    return str(request.param)
+
+
+def engine_of(
+    model: TinyModel, backend: str, *, batch_size: int = 1, imgsz: Any = "auto"
+) -> Engine:
+    config = ModelConfig.model_validate(
+        {"path": model.path, "backend": backend, "precision": "fp32", "batch_size": batch_size}
+    )
+    return load_engine(inspect_model(model.path, imgsz), config)
 
 
 def pictures(count: int, seed: int = 1, shape: InputShape = SHAPE) -> NDArray[np.uint8]:
@@ -47,52 +58,60 @@ def best_of(boxes_first: NDArray[np.float32], size: NDArray[np.float32]) -> NDAr
 
 
 @pytest.mark.parametrize("opset", [13, 17, 20])
-def test_a_raw_head_gives_its_best_boxes_as_corners(tmp_path: Path, opset: int) -> None:
+def test_a_raw_head_gives_its_best_boxes_as_corners(
+    tmp_path: Path, backend: str, opset: int
+) -> None:
     model = write_model(tmp_path / "raw.onnx", (7, 40), labels=["a", "b", "c"], opset=opset)
     images = pictures(1)
-    (runner,) = engine_of(model).runners(1)
+    (runner,) = engine_of(model, backend).runners(1)
     expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
     assert infer(runner, images) == pytest.approx(expected, abs=1e-4)
 
 
-def test_no_more_than_the_contracts_number_of_boxes_leave_the_graph(tmp_path: Path) -> None:
+def test_no_more_than_the_contracts_number_of_boxes_leave_the_graph(
+    tmp_path: Path, backend: str
+) -> None:
     model = write_model(tmp_path / "raw.onnx", (6, 500))
     images = pictures(1)
-    (runner,) = engine_of(model).runners(1)
+    (runner,) = engine_of(model, backend).runners(1)
     candidates = infer(runner, images)
     assert candidates.shape == (1, CANDIDATES, 6)
     expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
     assert candidates == pytest.approx(expected, abs=1e-4)
 
 
-def test_queries_give_their_best_boxes_in_pixels(tmp_path: Path) -> None:
+def test_queries_give_their_best_boxes_in_pixels(tmp_path: Path, backend: str) -> None:
     model = write_model(tmp_path / "queries.onnx", (20, 7), labels=["a", "b", "c"])
     images = pictures(1)
-    (runner,) = engine_of(model).runners(1)
+    (runner,) = engine_of(model, backend).runners(1)
     expected = best_of(model.output(images), np.array([64, 32], np.float32))
     assert infer(runner, images) == pytest.approx(expected, abs=1e-3)
 
 
-def test_an_end_to_end_head_is_passed_on_as_it_is(tmp_path: Path) -> None:
+def test_an_end_to_end_head_is_passed_on_as_it_is(tmp_path: Path, backend: str) -> None:
     model = write_model(tmp_path / "final.onnx", (12, 6), end2end="True")
     images = pictures(1)
-    (runner,) = engine_of(model).runners(1)
+    (runner,) = engine_of(model, backend).runners(1)
     assert infer(runner, images) == pytest.approx(model.output(images), abs=1e-4)
 
 
-def test_a_model_of_half_precision_takes_and_gives_what_the_others_do(tmp_path: Path) -> None:
+def test_a_model_of_half_precision_takes_and_gives_what_the_others_do(
+    tmp_path: Path, backend: str
+) -> None:
     half = write_model(tmp_path / "half.onnx", (6, 9), element=TensorProto.FLOAT16)
     images = pictures(1)
-    (runner,) = engine_of(half).runners(1)
+    (runner,) = engine_of(half, backend).runners(1)
     candidates = infer(runner, images)
     expected = best_of(half.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
     assert candidates.dtype == np.float32
     assert candidates[..., 4] == pytest.approx(expected[..., 4], abs=0.02)
 
 
-def test_a_dynamic_model_is_built_for_the_size_that_was_asked_for(tmp_path: Path) -> None:
+def test_a_dynamic_model_is_built_for_the_size_that_was_asked_for(
+    tmp_path: Path, backend: str
+) -> None:
     model = write_model(tmp_path / "any.onnx", (6, 9), sides=("height", "width"))
-    engine = engine_of(model, imgsz=(64, 32))
+    engine = engine_of(model, backend, imgsz=(64, 32))
     assert engine.spec.shapes == (InputShape(64, 32),)
     images = pictures(1, shape=InputShape(64, 32))
     expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
@@ -100,19 +119,19 @@ def test_a_dynamic_model_is_built_for_the_size_that_was_asked_for(tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def laddered(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyModel, OpenVinoEngine]:
+def laddered(tmp_path_factory: pytest.TempPathFactory, backend: str) -> tuple[TinyModel, Engine]:
     model = write_model(tmp_path_factory.mktemp("models") / "m.onnx", (6, 9))
-    return model, engine_of(model, batch_size=5)
+    return model, engine_of(model, backend, batch_size=5)
 
 
-def test_an_engine_tells_what_it_is(laddered: tuple[TinyModel, OpenVinoEngine]) -> None:
+def test_an_engine_tells_what_it_is(laddered: tuple[TinyModel, Engine], backend: str) -> None:
     spec = laddered[1].spec
-    assert (spec.backend, spec.device, spec.precision) == ("openvino", "CPU", "fp32")
+    assert (spec.backend, spec.device, spec.precision) == (backend, "CPU", "fp32")
     assert (spec.shapes, spec.ladder) == ((SHAPE,), (1, 2, 4, 5))
 
 
 def test_a_partial_batch_gives_what_each_image_would_give_alone(
-    laddered: tuple[TinyModel, OpenVinoEngine],
+    laddered: tuple[TinyModel, Engine],
 ) -> None:
     model, engine = laddered
     (runner,) = engine.runners(1)
@@ -123,7 +142,7 @@ def test_a_partial_batch_gives_what_each_image_would_give_alone(
 
 
 def test_images_may_be_overwritten_once_they_are_loaded(
-    laddered: tuple[TinyModel, OpenVinoEngine],
+    laddered: tuple[TinyModel, Engine],
 ) -> None:
     model, engine = laddered
     (runner,) = engine.runners(1)
@@ -135,7 +154,7 @@ def test_images_may_be_overwritten_once_they_are_loaded(
 
 
 def test_runners_do_not_share_their_images_or_their_results(
-    laddered: tuple[TinyModel, OpenVinoEngine],
+    laddered: tuple[TinyModel, Engine],
 ) -> None:
     model, engine = laddered
     runners = engine.runners(3)
@@ -149,8 +168,9 @@ def test_runners_do_not_share_their_images_or_their_results(
         assert result == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_model_that_openvino_cannot_build_is_an_engine_error_that_names_it(
+def test_a_model_that_cannot_be_built_is_an_engine_error_that_names_it(
     tmp_path: Path,
+    backend: str,
 ) -> None:
     path = tmp_path / "odd.onnx"
     model = write_model(path, (6, 9))
@@ -158,7 +178,7 @@ def test_a_model_that_openvino_cannot_build_is_an_engine_error_that_names_it(
     proto.graph.node[-1].op_type = "NoSuchOperator"
     onnx.save(proto, str(path))
     with pytest.raises(EngineError) as caught:
-        engine_of(model)
+        engine_of(model, backend)
     message = str(caught.value)
-    assert message.startswith(f"{path}: OpenVINO cannot build it: ")
+    assert message.startswith(f"{path}: {NAMES[backend]} cannot ")
     assert "\n" not in message
