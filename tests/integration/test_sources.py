@@ -1,13 +1,16 @@
 """Every kind of source and codec through the whole daemon."""
 
+import ssl
 from pathlib import Path
 
 import pytest
+import trustme
 
 from streamd.demo.clips import Clip, write_clip
 from streamd.demo.scenes import Scene
 from streamd.testing.http_server import HttpServer
 from streamd.testing.rtsp_server import RtspServer
+from streamd.testing.tls_proxy import TlsProxy
 
 from .harness import DaemonFactory, balanced
 from .peers import gstreamer_server
@@ -81,6 +84,22 @@ def test_live_sources_of_every_kind(
         assert set(sources.values()) == {"arrival"}
         assert all(balanced(camera["frames"]) for camera in running.cameras().values())
         assert running.stop() == 0
+
+
+def test_rtsp_through_tls(daemon: DaemonFactory, rtsp_server: RtspServer, clip: Clip) -> None:
+    rtsp_server.mount("/gate", clip.path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    with TlsProxy(context, rtsp_server.port) as proxy:
+        url = f"rtsps://localhost:{proxy.port}/gate"
+        running = daemon(
+            "publish: all\ncameras:\n"
+            f"  - {{id: trusting, url: '{url}'}}\n"
+            f"  - {{id: careful, url: '{url}', tls_verify: true}}\n"
+        )
+        running.wait_events(5, "trusting")
+        running.wait_for_log("camera_offline", camera="careful", reason="unreachable")
+        assert not running.events("careful")
 
 
 @pytest.mark.slow
