@@ -14,7 +14,7 @@ def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -
     """Sets up the log of this process. `auto` is readable in a terminal and JSON elsewhere."""
     readable = format_ == "console" or (format_ == "auto" and sys.stderr.isatty())
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24)
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24, sort_keys=False)
         if readable
         else structlog.processors.JSONRenderer()
     )
