@@ -5,8 +5,8 @@ random quality, since a decoded stream is never clean. The network is a YOLO11 o
 the smallest official one, trained from random weights. Afterwards it is evaluated on scenes that it
 has never seen, and exported as ultralytics exports any model.
 
-It takes about 20 minutes on two cores, in an environment of its own (PyTorch is not for the
-daemon's):
+It takes about an hour of one core (`--threads 1`; on two busy ones, two threads take longer), in an
+environment of its own (PyTorch is not for the daemon's):
 
     pip install -e . && pip install torch ultralytics
     python tools/train_shapes.py --output engines/shapes.onnx
