@@ -7,7 +7,8 @@ RUN useradd --system --create-home --home-dir /app streamd
 WORKDIR /app
 COPY pyproject.toml README.md LICENSE ./
 COPY streamd ./streamd
-COPY engines ./engines
+# Built engines are kept there too; a volume keeps them over updates.
+COPY --chown=streamd engines ./engines
 RUN python3 -m venv /venv && /venv/bin/pip install --no-cache-dir .
 
 USER streamd

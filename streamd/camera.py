@@ -117,8 +117,7 @@ class Camera:
             if self._stop.is_set():
                 raise _Stopped
             decoded = decoder.decode(packet)
-            if decoded.damaged:
-                self._writer.count_damaged(decoded.damaged)
+            self._writer.count_decoding(decoded.cpu_ns, decoded.damaged)
             for frame in decoded.frames:
                 self._take(feed, frame, decoded.cpu_ns)
             frames += len(decoded.frames)

@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable
 
 from streamd import __version__
+from streamd.checkpoint import as_onnx, check_checkpoint, exported_path, is_checkpoint
 from streamd.config import Config
 from streamd.config.secrets import mask_url
 from streamd.engines import ModelInfo, inspect_model
-from streamd.errors import ConfigError, Fault, ModelError
+from streamd.errors import ConfigError, EngineError, Fault, ModelError
 from streamd.fleet import Fleet
 from streamd.http_api import HttpServer, bind, build_app
 from streamd.layout import Layout, lay_out
@@ -51,11 +52,27 @@ def run_daemon(
 
 
 def model_of(config: Config) -> ModelInfo:
-    """The configured model. Raises ConfigError, naming the key, where it cannot be used."""
+    """The configured model; a checkpoint is exported first, unless that was done before.
+
+    Raises ConfigError, naming the key, where it cannot be used.
+    """
+    log = get_logger()
     try:
-        return inspect_model(config.model.path, config.model.imgsz)
+        path = as_onnx(config.model, lambda step: log.info("model_export", step=step))
+        return inspect_model(path, config.model.imgsz)
+    except (ModelError, EngineError) as error:
+        raise ConfigError([config.fault(("model", "path"), str(error))]) from None
+
+
+def model_at_hand(config: Config) -> ModelInfo | None:
+    """As `model_of`, but a checkpoint that was not exported yet is only looked through: None."""
+    try:
+        if is_checkpoint(config.model.path) and not exported_path(config.model).is_file():
+            check_checkpoint(config.model.path)
+            return None
     except ModelError as error:
         raise ConfigError([config.fault(("model", "path"), str(error))]) from None
+    return model_of(config)
 
 
 def missing_files(config: Config) -> list[Fault]:

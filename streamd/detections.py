@@ -2,13 +2,13 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from streamd.engines.contract import ModelInfo
-from streamd.slots import FrameMeta
 
 Box = tuple[float, float, float, float]
 
@@ -21,6 +21,21 @@ class Detection:
     class_id: int
     confidence: float
     box: Box
+
+
+class Placed(Protocol):
+    """How a picture lies in the engine's input: see Letterbox, and FrameMeta, which has it too."""
+
+    @property
+    def width(self) -> int: ...  # noqa: D102  # of the source picture
+    @property
+    def height(self) -> int: ...  # noqa: D102
+    @property
+    def scale(self) -> float: ...  # noqa: D102
+    @property
+    def pad_x(self) -> int: ...  # noqa: D102
+    @property
+    def pad_y(self) -> int: ...  # noqa: D102
 
 
 class Detector:
@@ -41,7 +56,7 @@ class Detector:
     def detect(
         self,
         candidates: NDArray[np.float32],
-        frame: FrameMeta,
+        frame: Placed,
         classes: Collection[int] | None = None,
     ) -> tuple[Detection, ...]:
         """The objects among `candidates`, (K, 6) float32 in pixels of the engine's input.
@@ -69,7 +84,7 @@ class Detector:
         kept = cv2.dnn.NMSBoxesBatched(boxes, scores, labels, 0.0, self._iou)
         return sorted((rows[i] for i in kept), key=lambda row: -row[4])
 
-    def _detection(self, row: list[float], frame: FrameMeta) -> Detection:
+    def _detection(self, row: list[float], frame: Placed) -> Detection:
         x1, y1, x2, y2, score, label = row
         class_id = int(label)
         box = (

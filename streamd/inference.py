@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamd.collector import Collector
-from streamd.engines import Engine, Runner, choose_backend, load_engine, runner_count
+from streamd.engine_loader import LoadedEngine, load_engine
+from streamd.engines import Engine, Runner, runner_count
+from streamd.logs import get_logger
 from streamd.messages import EngineReport
 from streamd.results import Outlet, Results
 from streamd.slots import InputShape
@@ -38,8 +40,12 @@ def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
 
     threading.Thread(target=serve, name="link", daemon=True).start()
     began = time.monotonic()
-    engine = load_engine(spec.model, spec.model_config)
-    runners = engine.runners(runner_count(spec.model_config))
+    log = get_logger(worker=spec.identity.name)
+    loaded = load_engine(
+        spec.model, spec.model_config, lambda step: log.info("engine_build", step=step)
+    )
+    engine = loaded.engine
+    runners = engine.runners(runner_count(spec.model_config, engine.spec))
     _warm_up(engine, runners)
     results = Results(
         worker=spec.number,
@@ -51,7 +57,7 @@ def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
     )
     results.start()
     collector = Collector(spec, engine, runners, results, stop)
-    link.send(_report(spec, engine, time.monotonic() - began))
+    link.send(_report(loaded, time.monotonic() - began))
     batches = collector.run()
     results.close(batches)
 
@@ -82,14 +88,16 @@ def _outlets(spec: InferenceSpec) -> dict[int, Outlet]:
     }
 
 
-def _report(spec: InferenceSpec, engine: Engine, load_s: float) -> EngineReport:
-    loaded = engine.spec
+def _report(loaded: LoadedEngine, load_s: float) -> EngineReport:
+    spec = loaded.engine.spec
     return EngineReport(
-        backend=loaded.backend,
-        why=choose_backend(spec.model_config)[1],
-        device=loaded.device,
-        precision=loaded.precision,
-        shapes=tuple(str(shape) for shape in loaded.shapes),
-        ladder=loaded.ladder,
+        backend=spec.backend,
+        why=loaded.why,
+        device=spec.device,
+        precision=spec.precision,
+        shapes=tuple(str(shape) for shape in spec.shapes),
+        ladder=spec.ladder,
+        cached=loaded.cached,
+        agreement=loaded.proof["agreement"],
         load_s=round(load_s, 2),
     )

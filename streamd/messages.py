@@ -35,7 +35,10 @@ class CameraReport:
 
 @dataclass(frozen=True, slots=True)
 class EngineReport:
-    """An inference worker has a warm engine; `why` says what made it this backend."""
+    """An inference worker has a warm engine; `why` says what made it this backend.
+
+    `agreement` is that of the engine with its model, from when it was built.
+    """
 
     backend: str
     why: str
@@ -43,6 +46,8 @@ class EngineReport:
     precision: str
     shapes: tuple[str, ...]
     ladder: tuple[int, ...]
+    cached: bool
+    agreement: float
     load_s: float
 
 

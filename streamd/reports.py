@@ -80,6 +80,8 @@ class Reports:
             precision=report.precision,
             shapes=list(report.shapes),
             batch_sizes=list(report.ladder),
+            cached=report.cached,
+            agreement=report.agreement,
             load_s=report.load_s,
         )
 

@@ -122,11 +122,13 @@ class SlotWriter:
         self._box: Letterbox | None = None
         self._painted: dict[int, Letterbox] = {}
 
-    def count_damaged(self, frames: int) -> None:
-        """Books frames that could not be decoded whole."""
-        self._seq += frames
-        self._ledger.add(self._camera, "captured", frames)
-        self._ledger.add(self._camera, "decode_error", frames)
+    def count_decoding(self, cpu_ns: int, damaged: int) -> None:
+        """Books the work on one packet, and the frames of it that could not be decoded whole."""
+        self._ledger.add(self._camera, "decode_cpu_ns", cpu_ns)
+        if damaged:
+            self._seq += damaged
+            self._ledger.add(self._camera, "captured", damaged)
+            self._ledger.add(self._camera, "decode_error", damaged)
 
     def write(self, frame: DecodedFrame, capture: Capture, work_ns: int) -> bool:
         """Takes one frame to its outcome. False if the worker was stopped while it waited."""

@@ -1,6 +1,6 @@
 """Trains engines/shapes.onnx, the detector that the demo and the tests use.
 
-Everything is generated from seeds: scenes of `streamd.demo.scenes`, half of them through JPEG at a
+Everything is generated from seeds: scenes of `streamd.scenes`, half of them through JPEG at a
 random quality, since a decoded stream is never clean. The network is a YOLO11 of half the width of
 the smallest official one, trained from random weights. Afterwards it is evaluated on scenes that it
 has never seen, and exported as ultralytics exports any model.
@@ -17,7 +17,6 @@ Prints mAP50 and mAP50-95 of the held-out set.
 import argparse
 import os
 import shutil
-import sys
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,13 +25,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from streamd.demo.scenes import LABELS, Scene
+from streamd.export_child import provide_torchvision_operators
+from streamd.scenes import LABELS, Scene
 
 SIZES = ((640, 360), (640, 480), (480, 480), (480, 270), (960, 540))
 SEED = 20261123
 IMAGE_SIZE = 320
 SCALE = [0.33, 0.125, 256]
-_KEPT: list[Any] = []  # operators live as long as their library object
 
 
 @dataclass(frozen=True)
@@ -166,39 +165,6 @@ def export(weights: Path, data: Path, output: Path) -> None:
     size_mb = output.stat().st_size / 1e6
     print(f"{output}: {size_mb:.2f} MB")
     print(f"held-out mAP50 {measured.box.map50:.4f}, mAP50-95 {measured.box.map:.4f}")
-
-
-def provide_torchvision_operators() -> None:
-    """Makes torchvision importable, with an nms, where its compiled operators do not fit."""
-    torch = import_module("torch")
-    try:
-        import_module("torchvision")
-        return
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.startswith("torchvision")]:
-            del sys.modules[name]
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    torchvision = import_module("torchvision")
-    torchvision.ops.nms = torchvision.ops.boxes.nms = greedy_nms
-    _KEPT.append(library)
-
-
-def greedy_nms(boxes: Any, scores: Any, iou_threshold: float) -> Any:
-    """Indices of the boxes (n, 4) that greedy suppression keeps, best score first."""
-    torch = import_module("torch")
-    order = scores.argsort(descending=True)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept = []
-    while len(order):
-        best, rest = order[0], order[1:]
-        kept.append(best)
-        low = torch.maximum(boxes[rest, :2], boxes[best, :2])
-        high = torch.minimum(boxes[rest, 2:], boxes[best, 2:])
-        shared = (high - low).clamp(min=0).prod(1)
-        order = rest[shared / (area[rest] + area[best] - shared) <= iou_threshold]
-    return torch.stack(kept) if kept else torch.empty(0, dtype=torch.int64)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from rich.table import Table
 from streamd.cli.main import ConfigPath, app, load
 from streamd.config import CameraConfig, Config, mask_url
 from streamd.config.secrets import mask_text
-from streamd.daemon import missing_files, model_of
-from streamd.engines import load_engine
+from streamd.daemon import missing_files, model_at_hand, model_of
+from streamd.engine_loader import load_engine
 from streamd.errors import ConfigError, EngineError, Fault, RedisSetupError, SourceError
 from streamd.layout import lay_out
 from streamd.probe import ProbeResult, probe
@@ -42,7 +42,9 @@ def check(
 def _static_faults(config: Config) -> Iterator[Fault]:
     """Faults that the files of this machine show."""
     try:
-        lay_out(config, model_of(config))
+        model = model_at_hand(config)
+        if model is not None:
+            lay_out(config, model)
     except ConfigError as error:
         yield from error.faults
     yield from missing_files(config)

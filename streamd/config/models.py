@@ -77,15 +77,30 @@ class RedisConfig(_Section):
 class ModelConfig(_Section):
     """The detector, and how it is run."""
 
-    path: str = Field("engines/shapes.onnx", description="a detection model exported to ONNX")
+    path: str = Field(
+        "engines/shapes.onnx",
+        description="a detection model: .onnx or .pt (which needs the extra [export], once)",
+    )
     backend: Literal["auto", "openvino", "onnxruntime"] = Field(
         "auto",
-        description="what runs the model: openvino or onnxruntime; auto: openvino where it is "
-        "installed",
+        description="openvino or onnxruntime; auto: openvino where it is installed",
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="fp32, bf16 or fp16; auto: bf16 where the CPU has it, else fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
+        "auto",
+        description="fp32, bf16, fp16 or int8; auto: what is measured to be fastest "
+        "with openvino, fp32 with onnxruntime",
     )
+    calibrate: str | None = Field(
+        None,
+        description="pictures that int8 is calibrated with and engines are proved on: a camera's "
+        "URL, a video, an image or a folder of those; null: generated scenes prove, int8 needs it",
+    )
+    min_agreement: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "auto",
+        description="least agreement of a new engine with its model, 0 to 1; auto: 0.99, for int8 "
+        "0.97",
+    )
+    cache: str = Field("engines", min_length=1, description="folder that keeps built engines")
     imgsz: ImageSize = Field(
         "auto",
         description="input size in pixels: auto (the model's own), N for N x N, or [height, width]",

@@ -9,7 +9,7 @@ import av
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 
-from streamd.demo.scenes import Scene, Truth
+from streamd.scenes import Scene, Truth
 
 _BT709 = 1  # AVCOL_SPC_BT709, also of the primaries and the transfer function
 _ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {

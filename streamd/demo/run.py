@@ -17,11 +17,11 @@ from streamd.config.models import Publish
 from streamd.daemon import run_daemon
 from streamd.demo.board import Board, totals
 from streamd.demo.clips import Clip, write_clip
-from streamd.demo.scenes import Scene
 from streamd.demo.score import Score
 from streamd.events import Event
 from streamd.fleet import Fleet
 from streamd.logs import configure_logging
+from streamd.scenes import Scene
 from streamd.subscriber import streams_of, subscribe
 from streamd.supervisor import Supervisor
 from streamd.testing.redis_server import RedisServer

@@ -4,9 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from streamd.demo.clips import Clip
-from streamd.demo.scenes import Truth
 from streamd.detections import Detection, overlap
 from streamd.events import Event
+from streamd.scenes import Truth
 
 _SAME_OBJECT_IOU = 0.5
 

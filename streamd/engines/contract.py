@@ -1,7 +1,8 @@
 """What an engine is, whatever runs it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -32,13 +33,17 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """A loaded engine: what it runs on, and the batch sizes and shapes that it takes."""
+    """A loaded engine: what it runs on, and the batch sizes and shapes that it takes.
+
+    `streams` batches make the device busy; fewer in flight would leave some of it idle.
+    """
 
     backend: str
     device: str
     precision: str
     shapes: tuple[InputShape, ...]
     ladder: tuple[int, ...]
+    streams: int = 1
 
 
 class Runner(Protocol):
@@ -70,6 +75,60 @@ class Engine(Protocol):
 
     def runners(self, count: int) -> list[Runner]:
         """`count` runners that can work at the same time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOrder:
+    """What an engine is to be built from and for.
+
+    `graph(shape, half)` is the model as serialised ONNX that meets the contract: `sd_images`
+    (batch, height, width, 3) uint8 RGB in, `candidates` (batch, K, 6) float32 out, batch dynamic;
+    with `half`, its weights and arithmetic are fp16. Of an int8 model it has Q/DQ nodes.
+    `precision` is one of auto, fp32, bf16, fp16, int8; with auto the backend chooses.
+    """
+
+    model: ModelInfo
+    shapes: tuple[InputShape, ...]
+    ladder: tuple[int, ...]
+    precision: str
+    graph: Callable[[InputShape, bool], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What a built engine is bound to: the version of its backend, and the device by its name."""
+
+    version: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What was chosen while an engine was built, and is remembered with it."""
+
+    precision: str
+    settings: dict[str, str | int] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """Builds engines for one library, and loads them. Everything raises EngineError."""
+
+    @property
+    def name(self) -> str:
+        """As in the configuration."""
+        ...
+
+    def platform(self) -> Platform:
+        """What is installed, and the device that would be used."""
+        ...
+
+    def build(self, order: EngineOrder, folder: Path, tell: Callable[[str], None]) -> Built:
+        """Writes the files of an engine into the empty `folder`; `tell` hears of each step."""
+        ...
+
+    def load(self, order: EngineOrder, built: Built, folder: Path) -> Engine:
+        """The engine whose files are in `folder`. Does not call `order.graph`."""
         ...
 
 

@@ -1,97 +1,227 @@
-"""The OpenVINO backend: CPUs."""
+"""The OpenVINO backend: CPUs, and Intel's GPUs."""
 
+import io
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 from openvino import properties
 
-from streamd.config import ModelConfig
-from streamd.engines.contract import EngineSpec, ModelInfo, Runner, batch_ladder, rung
-from streamd.engines.onnx_contract import with_contract
-from streamd.engines.onnx_model import read_model
+from streamd.engines.contract import (
+    Built,
+    Engine,
+    EngineOrder,
+    EngineSpec,
+    Platform,
+    Runner,
+    rung,
+)
 from streamd.errors import EngineError
+from streamd.slots import InputShape
 
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}
+_CLOSE = 1.03  # a setting must be so much faster to be preferred to a simpler one
+_TRIAL_S = 0.6
+_LONGEST_TRIAL_S = 3.0
 
 
-class OpenVinoEngine:
-    """One compiled network for each rung of the ladder, all with the contract's input and output.
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A way to run a network: on which device, in which arithmetic, how many at once."""
 
-    `streams` networks may run at once; each gets its share of the cores.
+    device: str
+    arithmetic: str
+    streams: int
+
+    def __str__(self) -> str:
+        return f"{self.device} {self.arithmetic}, {self.streams} at once"
+
+
+class OpenVinoBackend:
+    """Compiles a network for each shape and each rung of the ladder.
+
+    Device, arithmetic and the number of streams are measured, since no rule foretells them.
     """
 
-    def __init__(self, model: ModelInfo, config: ModelConfig, streams: int) -> None:
-        core = ov.Core()
-        device = "CPU"
-        precision = self._precision(core, device, config.precision)
-        ladder = batch_ladder(config.batch_size)
-        self.spec = EngineSpec("openvino", device, precision, (model.shape,), ladder)
-        settings = {
-            properties.hint.inference_precision(): _TYPES[precision],
-            properties.num_streams(): streams,
-            properties.inference_num_threads(): os.cpu_count() or 1,
-            properties.hint.performance_mode(): properties.hint.PerformanceMode.THROUGHPUT,
-        }
-        graph = with_contract(read_model(model.path), model.path, model.shape)
+    name = "openvino"
+
+    def __init__(self) -> None:
+        self._core = ov.Core()
+
+    def platform(self) -> Platform:
+        """See Backend."""
+        names = [
+            f"{device}: {self._core.get_property(device, properties.device.full_name()).strip()}"
+            for device in self._devices()
+        ]
+        version = str(ov.get_version()).partition("-")[0]
+        return Platform(version, f"{'; '.join(names)}; {os.cpu_count()} cores")
+
+    def build(self, order: EngineOrder, folder: Path, tell: Callable[[str], None]) -> Built:
+        """See Backend."""
+        graphs = {shape: order.graph(shape, False) for shape in order.shapes}
         try:
-            # The Model objects must outlive the compilation: letting them go crashed OpenVINO.
-            self._models = [self._sized(core, graph.SerializeToString(), n) for n in ladder]
-            self._networks = {
-                n: core.compile_model(network, device, settings)
-                for n, network in zip(ladder, self._models, strict=True)
-            }
+            chosen = self._fastest(order, graphs[order.shapes[0]], tell)
+            for shape, batch in product(order.shapes, order.ladder):
+                tell(f"compiling {shape}, batch {batch}")
+                network = self._sized(graphs[shape], batch)
+                compiled = self._core.compile_model(network, chosen.device, _properties(chosen))
+                _file(folder, shape, batch).write_bytes(compiled.export_model().getvalue())
         except RuntimeError as error:
-            line = str(error).strip().splitlines()[-1]
-            raise EngineError(f"{model.path}: OpenVINO cannot build it: {line}") from None
+            raise _failure(f"{order.model.path}: OpenVINO cannot build it", error) from None
+        precision = "int8" if order.precision == "int8" else chosen.arithmetic
+        settings: dict[str, str | int] = {
+            "device": chosen.device,
+            "arithmetic": chosen.arithmetic,
+            "streams": chosen.streams,
+        }
+        return Built(precision, settings)
 
-    def runners(self, count: int) -> list[Runner]:
-        """See Engine."""
-        return [OpenVinoRunner(self._networks, self.spec) for _ in range(count)]
+    def load(self, order: EngineOrder, built: Built, folder: Path) -> Engine:
+        """See Backend."""
+        setting = _Setting(
+            str(built.settings["device"]),
+            str(built.settings["arithmetic"]),
+            int(built.settings["streams"]),
+        )
+        spec = EngineSpec(
+            self.name, setting.device, built.precision, order.shapes, order.ladder, setting.streams
+        )
+        networks = {}
+        try:
+            for shape, batch in product(order.shapes, order.ladder):
+                blob = io.BytesIO(_file(folder, shape, batch).read_bytes())
+                networks[shape, batch] = self._core.import_model(
+                    blob, setting.device, _properties(setting)
+                )
+        except (RuntimeError, OSError) as error:
+            raise _failure(f"{folder}: OpenVINO cannot load it", error) from None
+        return OpenVinoEngine(networks, spec)
 
-    @staticmethod
-    def _sized(core: ov.Core, graph: bytes, batch: int) -> ov.Model:
-        network = core.read_model(graph, b"")
+    def _devices(self) -> list[str]:
+        return [d for d in self._core.available_devices if d == "CPU" or d.startswith("GPU")]
+
+    def _fastest(self, order: EngineOrder, graph: bytes, tell: Callable[[str], None]) -> _Setting:
+        """The setting with the most frames a second at the largest batch."""
+        network = self._sized(graph, order.ladder[-1])
+        settings = list(self._settings(order.precision))
+        if len(settings) == 1:
+            return settings[0]
+        best, best_fps = settings[0], 0.0
+        for setting in settings:
+            fps = self._trial(network, setting) * order.ladder[-1]
+            tell(f"{setting}: {fps:.1f} frames/s")
+            if fps > best_fps * _CLOSE:
+                best, best_fps = setting, fps
+        return best
+
+    def _settings(self, precision: str) -> Iterator[_Setting]:
+        """Every setting to be tried, simple ones first. Raises EngineError where there is none."""
+        cores = os.cpu_count() or 1
+        streams = sorted({1, 2, max(1, cores // 4), max(1, cores // 2)} & set(range(1, cores + 1)))
+        found = False
+        for device in self._devices():
+            able = self._core.get_property(device, properties.device.capabilities())
+            # What runs beside int8 layers is measured too.
+            wanted = list(_TYPES) if precision in ("auto", "int8") else [precision]
+            for arithmetic in (kind for kind in wanted if kind.upper() in able):
+                found = True
+                yield from (_Setting(device, arithmetic, count) for count in streams)
+        if not found:
+            raise EngineError(f"model.precision: this machine has no {precision} for OpenVINO")
+
+    def _trial(self, network: ov.Model, setting: _Setting) -> float:
+        """Batches a second with every stream busy."""
+        compiled = self._core.compile_model(network, setting.device, _properties(setting))
+        queue = ov.AsyncInferQueue(compiled, max(2, setting.streams))
+        for _ in range(len(queue)):
+            queue.start_async()
+        queue.wait_all()
+        done = 0
+        began_s = time.monotonic()
+        while done < 2 * len(queue) or time.monotonic() - began_s < _TRIAL_S:
+            queue.start_async()
+            done += 1
+            if time.monotonic() - began_s > _LONGEST_TRIAL_S:
+                break
+        queue.wait_all()
+        return done / (time.monotonic() - began_s)
+
+    def _sized(self, graph: bytes, batch: int) -> ov.Model:
+        network = self._core.read_model(graph, b"")
         shape = network.input(0).partial_shape
         shape[0] = batch
         network.reshape(shape)
         return network
 
-    @staticmethod
-    def _precision(core: ov.Core, device: str, wanted: str) -> str:
-        able = core.get_property(device, properties.device.capabilities())
-        if wanted == "auto":
-            return "bf16" if "BF16" in able else "fp32"
-        if wanted.upper() not in able:
-            has = ", ".join(p.lower() for p in able if p in ("FP32", "FP16", "BF16"))
-            raise EngineError(f"model.precision: this CPU has no {wanted}; it has {has}")
-        return wanted
+
+class OpenVinoEngine:
+    """The compiled networks, by shape and batch size."""
+
+    def __init__(
+        self, networks: dict[tuple[InputShape, int], ov.CompiledModel], spec: EngineSpec
+    ) -> None:
+        self._networks = networks
+        self.spec = spec
+
+    def runners(self, count: int) -> list[Runner]:
+        """See Engine."""
+        return [OpenVinoRunner(self._networks, self.spec) for _ in range(count)]
 
 
 class OpenVinoRunner:
-    """An infer request for each rung, with its input tensor allocated once."""
+    """An infer request for each network, with its input tensor allocated once."""
 
-    def __init__(self, networks: dict[int, ov.CompiledModel], spec: EngineSpec) -> None:
+    def __init__(
+        self, networks: dict[tuple[InputShape, int], ov.CompiledModel], spec: EngineSpec
+    ) -> None:
         self._ladder = spec.ladder
-        self._requests = {n: network.create_infer_request() for n, network in networks.items()}
-        self._inputs = {n: request.get_input_tensor().data for n, request in self._requests.items()}
+        self._requests = {key: network.create_infer_request() for key, network in networks.items()}
+        self._inputs = {k: request.get_input_tensor().data for k, request in self._requests.items()}
+        self._loaded = (spec.shapes[0], spec.ladder[0])
         self._count = 0
 
     def load(self, images: Sequence[NDArray[np.uint8]]) -> None:
         """See Runner."""
         self._count = len(images)
-        batch = self._inputs[rung(self._ladder, self._count)]
-        for row, image in zip(batch, images, strict=False):
+        height, width, _ = images[0].shape
+        self._loaded = (InputShape(height, width), rung(self._ladder, self._count))
+        for row, image in zip(self._inputs[self._loaded], images, strict=False):
             row[...] = image
 
     def run(self) -> NDArray[np.float32]:
         """See Runner."""
-        request = self._requests[rung(self._ladder, self._count)]
+        request = self._requests[self._loaded]
         try:
             request.infer()
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO failed: {str(error).splitlines()[-1]}") from None
+            raise _failure("OpenVINO failed", error) from None
         candidates: NDArray[np.float32] = request.get_output_tensor().data[: self._count].copy()
         return candidates
+
+
+def _properties(setting: _Setting) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        properties.hint.inference_precision(): _TYPES[setting.arithmetic],
+        properties.num_streams(): setting.streams,
+        properties.hint.performance_mode(): properties.hint.PerformanceMode.THROUGHPUT,
+    }
+    if setting.device == "CPU":
+        found[properties.inference_num_threads()] = os.cpu_count() or 1
+    return found
+
+
+def _file(folder: Path, shape: InputShape, batch: int) -> Path:
+    return folder / f"{shape}-{batch}.blob"
+
+
+def _failure(what: str, error: Exception) -> EngineError:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return EngineError(f"{what}: {line}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from streamd.demo.clips import Clip, write_clip
-from streamd.demo.scenes import Scene
+from streamd.scenes import Scene
 from streamd.testing.redis_server import RedisServer
 from streamd.testing.rtsp_server import RtspServer
 
@@ -31,13 +31,26 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
     return write_clip(tmp_path_factory.mktemp("clips") / "scene.mp4", Scene(seed=2), 4.0)
 
 
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the processes run and keep engines, so that each is built only once."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes start in `home`."""
+    monkeypatch.chdir(home)
+
+
 @pytest.fixture
 def daemon(tmp_path: Path, redis_server: RedisServer) -> Iterator[DaemonFactory]:
     """Starts daemons on `redis_server`; none outlives the test."""
     started: list[Daemon] = []
 
     def start(settings: str, *arguments: str) -> Daemon:
-        daemon = Daemon(tmp_path / f"config-{len(started)}.yaml", settings, redis_server, arguments)
+        path = tmp_path / f"config-{len(started)}.yaml"
+        daemon = Daemon(path, settings, redis_server, arguments)
         started.append(daemon)
         return daemon
 

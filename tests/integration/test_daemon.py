@@ -8,8 +8,8 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamd.demo.clips import Clip, write_clip
-from streamd.demo.scenes import Scene
 from streamd.demo.score import Score
+from streamd.scenes import Scene
 from streamd.testing.redis_server import RedisServer
 from streamd.testing.rtsp_server import RtspServer
 
@@ -265,6 +265,19 @@ def test_http_tells_of_health_cameras_and_metrics(daemon: DaemonFactory, clip: C
     assert families["streamd_ready"].samples[0].value == 1
     buckets = [s.value for s in families["streamd_slot_to_redis_seconds"].samples]
     assert buckets[-1] >= 10
+    work = [
+        *families["streamd_camera_cpu_seconds"].samples,
+        *families["streamd_inference_cpu_seconds"].samples,
+    ]
+    assert {sample.labels["stage"] for sample in work if sample.value > 0} == {
+        "decode",
+        "scale",
+        "copy",
+        "batch",
+        "gather",
+        "postprocess",
+        "publish",
+    }
 
 
 def test_events_wait_while_redis_is_away_at_the_start(

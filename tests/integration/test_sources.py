@@ -7,7 +7,7 @@ import pytest
 import trustme
 
 from streamd.demo.clips import Clip, write_clip
-from streamd.demo.scenes import Scene
+from streamd.scenes import Scene
 from streamd.testing.http_server import HttpServer
 from streamd.testing.rtsp_server import RtspServer
 from streamd.testing.tls_proxy import TlsProxy

@@ -101,8 +101,8 @@ class FakeWriter(SlotWriter):
         self.captures.append(capture)
         return self.accepts()
 
-    def count_damaged(self, frames: int) -> None:
-        self.damaged += frames
+    def count_decoding(self, cpu_ns: int, damaged: int) -> None:
+        self.damaged += damaged
 
 
 class Rig:

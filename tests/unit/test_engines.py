@@ -1,4 +1,5 @@
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,16 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from streamd.build import order_for
 from streamd.config import ModelConfig
-from streamd.engines import CANDIDATES, Engine, Runner, inspect_model, load_engine
+from streamd.engines import (
+    CANDIDATES,
+    Engine,
+    Runner,
+    inspect_model,
+    installed_backends,
+    load_backend,
+)
 from streamd.errors import EngineError
 from streamd.slots import InputShape
 
@@ -16,22 +25,35 @@ from .fakes import TinyModel, write_model
 
 SHAPE = InputShape(32, 64)
 NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+BACKENDS = ["openvino", "onnxruntime"]
 
 
-@pytest.fixture(scope="module", params=["openvino", "onnxruntime"])
+@pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of a backend; every test that asks for it runs once for each."""
-    pytest.importorskip(str(request.param))
-    return str(request.param)
+    name = str(request.param)
+    if name not in installed_backends():
+        pytest.skip(f"{name} is not installed")
+    return name
 
 
 def engine_of(
-    model: TinyModel, backend: str, *, batch_size: int = 1, imgsz: Any = "auto"
+    model: TinyModel,
+    backend: str,
+    *,
+    batch_size: int = 1,
+    imgsz: Any = "auto",
+    shapes: tuple[InputShape, ...] | None = None,
+    **settings: Any,
 ) -> Engine:
+    """Built and loaded as the daemon does it, without the cache and the proof."""
     config = ModelConfig.model_validate(
-        {"path": model.path, "backend": backend, "precision": "fp32", "batch_size": batch_size}
+        {"path": model.path, "precision": "fp32", "batch_size": batch_size, **settings}
     )
-    return load_engine(inspect_model(model.path, imgsz), config)
+    order = order_for(inspect_model(model.path, imgsz), config, shapes)
+    folder = Path(mkdtemp(dir=Path(model.path).parent))
+    built = load_backend(backend).build(order, folder, lambda _: None)
+    return load_backend(backend).load(order, built, folder)
 
 
 def pictures(count: int, seed: int = 1, shape: InputShape = SHAPE) -> NDArray[np.uint8]:
@@ -118,6 +140,18 @@ def test_a_dynamic_model_is_built_for_the_size_that_was_asked_for(
     assert infer(engine.runners(1)[0], images) == pytest.approx(expected, abs=1e-4)
 
 
+def test_one_engine_takes_several_shapes(tmp_path: Path, backend: str) -> None:
+    model = write_model(tmp_path / "any.onnx", (6, 9), sides=("height", "width"))
+    shapes = (InputShape(32, 64), InputShape(64, 64), InputShape(64, 32))
+    engine = engine_of(model, backend, batch_size=2, shapes=shapes)
+    assert engine.spec.shapes == shapes
+    (runner,) = engine.runners(1)
+    for shape in (*shapes, *shapes):
+        images = pictures(2, shape=shape)
+        expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
+        assert infer(runner, images) == pytest.approx(expected, abs=1e-4)
+
+
 @pytest.fixture(scope="module")
 def laddered(tmp_path_factory: pytest.TempPathFactory, backend: str) -> tuple[TinyModel, Engine]:
     model = write_model(tmp_path_factory.mktemp("models") / "m.onnx", (6, 9))
@@ -126,7 +160,9 @@ def laddered(tmp_path_factory: pytest.TempPathFactory, backend: str) -> tuple[Ti
 
 def test_an_engine_tells_what_it_is(laddered: tuple[TinyModel, Engine], backend: str) -> None:
     spec = laddered[1].spec
-    assert (spec.backend, spec.device, spec.precision) == (backend, "CPU", "fp32")
+    assert (spec.backend, spec.precision) == (backend, "fp32")
+    assert spec.device == "CPU"
+    assert spec.streams >= 1
     assert (spec.shapes, spec.ladder) == ((SHAPE,), (1, 2, 4, 5))
 
 

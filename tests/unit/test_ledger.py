@@ -94,7 +94,7 @@ class Service:
         self.writers[camera].write(decoded_frame(), timing, 0)
 
     def damage(self, camera: int) -> None:
-        self.writers[camera].count_damaged(2)
+        self.writers[camera].count_decoding(0, damaged=2)
 
     # The reader's stores, in the order of those of an inference worker.
 

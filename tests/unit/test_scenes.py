@@ -9,7 +9,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from streamd.demo.clips import Clip, write_clip
-from streamd.demo.scenes import LABELS, Scene, Truth
+from streamd.scenes import LABELS, Scene, Truth
 
 SUFFIXES = {"h264": "mp4", "hevc": "mp4", "mjpeg": "avi", "av1": "mkv", "vp9": "webm"}
 STROKE_PX = 4  # half of the widest outline, which is drawn around the truth, and its soft edge

@@ -11,7 +11,7 @@ import openvino as ov
 import pytest
 from numpy.typing import NDArray
 
-from streamd.demo.scenes import LABELS, Scene, Truth
+from streamd.scenes import LABELS, Scene, Truth
 
 MODEL = Path(__file__).parents[2] / "engines" / "shapes.onnx"
 SIZE = 320

@@ -115,7 +115,7 @@ def test_a_waiting_writer_that_is_stopped_says_so_and_books_its_frame() -> None:
 
 def test_damaged_frames_are_booked_and_leave_a_gap_in_the_numbers() -> None:
     rig = Rig()
-    rig.writer.count_damaged(3)
+    rig.writer.count_decoding(7, damaged=3)
     rig.writer.write(decoded_frame(), capture(), 0)
     assert rig.outcomes() == {"captured": 4, "decode_error": 3, "in_flight": 1}
     assert rig.pool.take(rig.ready()[0]).seq == 3

@@ -1,0 +1,144 @@
+"""From a model to a proved engine in the cache: graph, backend, proof, in this order."""
+
+import copy
+import time
+from pathlib import Path
+
+import onnx
+
+from streamd.child import Tell
+from streamd.config import ModelConfig, mask_url
+from streamd.engines.cache import EngineCache, EngineKey, Entry, file_sha256, new_manifest
+from streamd.engines.contract import (
+    CANDIDATES,
+    Backend,
+    Built,
+    EngineOrder,
+    ModelInfo,
+    Platform,
+    batch_ladder,
+)
+from streamd.engines.onnx_contract import CONTRACT_VERSION, with_contract
+from streamd.engines.onnx_model import find_model, read_model
+from streamd.engines.precision import to_half, to_int8
+from streamd.errors import EngineError
+from streamd.pictures import Pictures, sampled, scenes
+from streamd.proof import Proof, bar_for, prove
+from streamd.slots import InputShape
+
+
+def order_for(
+    model: ModelInfo, config: ModelConfig, shapes: tuple[InputShape, ...] | None = None
+) -> EngineOrder:
+    """What `config` asks of a backend: `model` at `shapes`, its own shape by default."""
+    return EngineOrder(
+        model=model,
+        shapes=shapes or (model.shape,),
+        ladder=batch_ladder(config.batch_size),
+        precision=config.precision,
+        graph=_Graphs(model, config),
+    )
+
+
+def key_of(order: EngineOrder, config: ModelConfig, backend: str, platform: Platform) -> EngineKey:
+    """What an engine of `order` is found by."""
+    calibrated = config.precision == "int8"
+    frames = f" calibrated with {mask_url(config.calibrate or '')}" if calibrated else ""
+    return EngineKey(
+        model=order.model.name,
+        sha256=file_sha256(find_model(order.model.path)),
+        backend=backend,
+        version=platform.version,
+        device=platform.device,
+        precision=f"{config.precision}{frames}",
+        shapes=" ".join(str(shape) for shape in order.shapes),
+        ladder=" ".join(str(size) for size in order.ladder),
+        graph=f"{CONTRACT_VERSION}/{CANDIDATES}",
+    )
+
+
+def build(
+    order: EngineOrder, config: ModelConfig, key: EngineKey, backend: Backend, tell: Tell
+) -> Entry:
+    """The engine of `key`, built unless somebody else just did. Raises EngineError."""
+    cache = EngineCache(Path(config.cache))
+    cache.prepare()
+    with cache.building(key) as folder:
+        entry = find_whole(cache, key, tell)
+        if entry is not None:
+            return entry
+        began_s = time.monotonic()
+        built = backend.build(order, folder, tell)
+        proof = _prove(order, config, backend, built, folder)
+        tell(str(proof))
+        if not proof.passed:
+            raise EngineError(
+                f"{order.model.path}: the {built.precision} engine of {key.backend} is not "
+                f"accurate enough (bar {proof.bar:g}): {proof}"
+            )
+        manifest = new_manifest(key, built, proof.as_dict(), time.monotonic() - began_s)
+        return cache.store(folder, manifest)
+
+
+def find_whole(cache: EngineCache, key: EngineKey, tell: Tell) -> Entry | None:
+    """The engine of `key`; a damaged one is removed, which `tell` hears of."""
+    try:
+        return cache.find(key)
+    except EngineError as error:
+        tell(f"{error}; building it again")
+        cache.remove(cache.root / key.folder)
+        return None
+
+
+def _prove(
+    order: EngineOrder, config: ModelConfig, backend: Backend, built: Built, folder: Path
+) -> Proof:
+    from streamd.engines.reference import Reference  # noqa: PLC0415  # brings OpenVINO
+
+    wanted = None if config.min_agreement == "auto" else config.min_agreement
+    return prove(
+        backend.load(order, built, folder),
+        order.model,
+        lambda shape: Reference(order.model, shape).infer,
+        _pictures(config).letterboxed,
+        confidence=config.confidence,
+        iou=config.iou,
+        bar=bar_for(built.precision, wanted),
+    )
+
+
+def _pictures(config: ModelConfig) -> Pictures:
+    return sampled(config.calibrate) if config.calibrate else scenes()
+
+
+class _Graphs:
+    """The model's graph for a backend, by shape and precision; see EngineOrder."""
+
+    def __init__(self, model: ModelInfo, config: ModelConfig) -> None:
+        self._model = model
+        self._config = config
+        self._source: onnx.ModelProto | None = None
+
+    def __call__(self, shape: InputShape, half: bool) -> bytes:
+        """The serialised ONNX model."""
+        path = self._model.path
+        if self._source is None:
+            self._source = self._prepared()
+        proto = copy.deepcopy(self._source)
+        try:
+            proto = to_half(proto) if half else proto
+        except EngineError as error:
+            raise EngineError(f"{path}: {error}") from None
+        return with_contract(proto, path, shape).SerializeToString()
+
+    def _prepared(self) -> onnx.ModelProto:
+        source = read_model(self._model.path)
+        if self._config.precision != "int8":
+            return source
+        if not self._config.calibrate:
+            raise EngineError("model.precision: int8 needs pictures: set model.calibrate")
+        images = _pictures(self._config).letterboxed(self._model.shape)
+        try:
+            return to_int8(source, images)
+        except EngineError as error:
+            raise EngineError(f"{self._model.path}: {error}") from None

@@ -1,0 +1,25 @@
+"""The process that builds an engine."""
+
+from dataclasses import asdict
+from typing import Any
+
+from streamd.build import build, key_of, order_for
+from streamd.child import Tell, child_main
+from streamd.config import ModelConfig
+from streamd.engines import choose_backend, inspect_model, load_backend
+from streamd.slots import InputShape
+
+
+def build_as_told(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    """Builds `order["model"]` for `order["shapes"]`, for the model's own shape if that is empty."""
+    config = ModelConfig.model_validate(order["model"])
+    shapes = tuple(InputShape(height, width) for height, width in order["shapes"])
+    asked = order_for(inspect_model(config.path, config.imgsz), config, shapes or None)
+    backend = load_backend(choose_backend(config.backend)[0])
+    key = key_of(asked, config, backend.name, backend.platform())
+    entry = build(asked, config, key, backend, tell)
+    return {"folder": str(entry.folder), **asdict(entry.manifest)}
+
+
+if __name__ == "__main__":
+    child_main("sd:build", build_as_told)

@@ -1,0 +1,83 @@
+"""Loads the engine of a model: out of the cache, else built first, in a process of its own."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamd.build import find_whole, key_of, order_for
+from streamd.child import Tell, run_child
+from streamd.config import ModelConfig
+from streamd.engines import Engine, ModelInfo, choose_backend, load_backend
+from streamd.engines.cache import EngineCache
+from streamd.errors import EngineError
+from streamd.slots import InputShape
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEngine:
+    """An engine that is ready to infer; `why` says what made it this backend."""
+
+    engine: Engine
+    why: str
+    cached: bool
+    proof: dict[str, Any]
+
+
+def load_engine(
+    model: ModelInfo,
+    config: ModelConfig,
+    tell: Tell = lambda _: None,
+    shapes: tuple[InputShape, ...] | None = None,
+) -> LoadedEngine:
+    """The engine of `model` for this machine. `tell` hears of each step of a build.
+
+    Raises EngineError.
+    """
+    name, why = choose_backend(config.backend)
+    backend = load_backend(name)
+    # A checkpoint was exported: what is built from is the model's file, not the configured one.
+    settings = config.model_copy(update={"path": model.path})
+    with _usable_cache(settings, tell) as usable:
+        cache = EngineCache(Path(usable.cache))
+        order = order_for(model, usable, shapes)
+        key = key_of(order, usable, name, backend.platform())
+        entry = find_whole(cache, key, tell)
+        cached = entry is not None
+        if entry is None:
+            tell(f"building for {name}: {cache.why_missing(key)}")
+            build_apart(usable, order.shapes, tell)
+            entry = cache.find(key)
+        if entry is None:
+            raise EngineError(f"{model.path}: was built, but not for this machine")
+        engine = backend.load(order, entry.manifest.built, entry.folder)
+        return LoadedEngine(engine, why, cached, entry.manifest.proof)
+
+
+def build_apart(config: ModelConfig, shapes: tuple[InputShape, ...], tell: Tell) -> dict[str, Any]:
+    """Builds in another process; returns the manifest and the folder. Raises EngineError."""
+    order = {
+        "model": config.model_dump(mode="json"),
+        "shapes": [(shape.height, shape.width) for shape in shapes],
+    }
+    about = f"{config.path}: the process that built the engine"
+    return run_child("streamd.build_child", order, tell, about=about)
+
+
+@contextmanager
+def _usable_cache(config: ModelConfig, tell: Tell) -> Iterator[ModelConfig]:
+    """`config` with a folder that can be written to: what cannot be kept is built each time."""
+    try:
+        EngineCache(Path(config.cache)).prepare()
+    except EngineError as error:
+        tell(f"model.cache: {error}; engines are not kept")
+        folder = tempfile.mkdtemp(prefix="streamd-engines-")
+        try:
+            yield config.model_copy(update={"cache": folder})
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    else:
+        yield config

@@ -1,0 +1,127 @@
+"""Changes the precision of a model's own graph, for backends that take it from there.
+
+Both use what ONNX Runtime ships for this (`pip install 'streamd[onnxruntime]'`).
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from streamd.errors import EngineError
+
+_WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+
+
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with fp16 weights, arithmetic, input and output.
+
+    What follows the last layer with weights stays float32: it turns distances into pixels, and
+    fp16 has only half pixels beyond 512.
+    """
+    _require("fp16")
+    from onnxruntime.transformers.float16 import (  # noqa: PLC0415  # an extra
+        convert_float_to_float16,
+    )
+
+    tail = nodes_behind_weights(model.graph)
+    try:
+        half: onnx.ModelProto = convert_float_to_float16(
+            model, keep_io_types=False, node_block_list=tail, disable_shape_infer=True
+        )
+    except Exception as error:  # its errors share no base but Exception
+        raise EngineError(f"cannot be converted to fp16: {_last_line(error)}") from None
+    return half
+
+
+def to_int8(model: onnx.ModelProto, images: Sequence[NDArray[np.uint8]]) -> onnx.ModelProto:
+    """`model` with its convolutions in int8 (Q/DQ nodes), scales taken from `images`.
+
+    `images` are (height, width, 3) uint8 RGB of the input's size. Weights are symmetric and by
+    channel, activations symmetric and by tensor, as TensorRT wants them. The layers behind the
+    last convolutions of the head stay as they are.
+    """
+    _require("int8")
+    from onnxruntime import quantization as ort  # noqa: PLC0415  # an extra
+
+    name = model.graph.input[0].name
+    with tempfile.TemporaryDirectory(prefix="streamd-int8-") as folder:
+        source, prepared, target = (Path(folder) / f"{n}.onnx" for n in ("a", "b", "c"))
+        onnx.save(model, str(source))
+        quiet = logging.getLogger()
+        level = quiet.level
+        quiet.setLevel(logging.ERROR)
+        try:
+            ort.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            ort.quantize_static(
+                str(prepared),
+                str(target),
+                _Calibration(name, images),
+                quant_format=ort.QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                per_channel=True,
+                activation_type=ort.QuantType.QInt8,
+                weight_type=ort.QuantType.QInt8,
+                extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+            )
+            return onnx.load(str(target))
+        except Exception as error:  # its errors share no base but Exception
+            raise EngineError(f"cannot be quantised to int8: {_last_line(error)}") from None
+        finally:
+            quiet.setLevel(level)
+
+
+class _Calibration:
+    """What quantize_static reads images from."""
+
+    def __init__(self, name: str, images: Sequence[NDArray[np.uint8]]) -> None:
+        self._feeds = self._feeds_of(name, images)
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        """The next input, None behind the last."""
+        return next(self._feeds, None)
+
+    @staticmethod
+    def _feeds_of(
+        name: str, images: Sequence[NDArray[np.uint8]]
+    ) -> Iterator[dict[str, NDArray[np.float32]]]:
+        for image in images:
+            yield {name: np.divide(image.transpose(2, 0, 1)[None], 255, dtype=np.float32)}
+
+
+def nodes_behind_weights(graph: onnx.GraphProto) -> list[str]:
+    """Names of the nodes from which no layer with weights is reached; unnamed nodes get names."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for tensor in node.input:
+            readers.setdefault(tensor, []).append(node)
+    feeds_weights: dict[str, bool] = {}
+    tail = []
+    # Nodes of an ONNX graph are sorted: those that read a tensor come later.
+    for number in range(len(graph.node) - 1, -1, -1):
+        node = graph.node[number]
+        node.name = node.name or f"sd_node_{number}"
+        behind = [n for tensor in node.output for n in readers.get(tensor, ())]
+        feeds_weights[node.name] = any(
+            other.op_type in _WEIGHTED or feeds_weights[other.name] for other in behind
+        )
+        if not feeds_weights[node.name] and node.op_type not in _WEIGHTED:
+            tail.append(node.name)
+    return tail
+
+
+def _require(precision: str) -> None:
+    if not find_spec("onnxruntime"):
+        raise EngineError(
+            f"model.precision: {precision} needs onnxruntime to convert the model; "
+            "pip install 'streamd[onnxruntime]'"
+        )
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

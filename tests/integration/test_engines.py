@@ -1,0 +1,245 @@
+"""Engines as users meet them: `streamd build`, `streamd engines`, and the daemon's cache."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import onnx
+import psutil
+import pytest
+
+from streamd.demo.clips import Clip
+
+from .harness import DaemonFactory, eventually
+from .test_bad_input import streamd
+
+SHAPES = "engines/shapes.onnx"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A cache with one engine in it, and what `streamd build` said of that."""
+    cache = tmp_path_factory.mktemp("cache")
+    options = ("--output", str(cache), "--batch-size", "2", "--precision", "fp32", "--json")
+    code, out, errors = streamd("build", SHAPES, *options)
+    assert (code, errors) == (0, [])
+    return cache, json.loads(out)
+
+
+def files_of(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_what_was_built_is_told_proved_and_listed(built: tuple[Path, dict[str, Any]]) -> None:
+    cache, result = built
+    assert (result["precision"], result["ladder"], result["shapes"]) == (
+        "fp32",
+        [1, 2],
+        ["320x320"],
+    )
+    assert result["agreement"] >= 0.99
+    assert result["proof"]["compared"] > 100
+    assert result["size_mb"] > 1
+    code, out, _ = streamd("engines", "--cache", str(cache), "--json")
+    (listed,) = json.loads(out)
+    assert (code, listed["fits"], listed["folder"]) == (0, True, result["folder"])
+    code, out, _ = streamd("engines", "--cache", str(cache))
+    assert out.count("\n") == 1
+    assert out.rstrip().endswith("fits")
+
+
+def test_building_again_takes_what_is_there(built: tuple[Path, dict[str, Any]]) -> None:
+    cache, result = built
+    options = ("--output", str(cache), "--batch-size", "2", "--precision", "fp32", "--json")
+    assert json.loads(streamd("build", SHAPES, *options)[1]) == result
+
+
+def test_a_damaged_engine_is_built_again(
+    built: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(built[0], cache)
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    blob = folder / "320x320-1.blob"
+    whole = blob.read_bytes()
+    blob.write_bytes(whole[: len(whole) // 2])
+    options = ("--output", str(cache), "--batch-size", "2", "--precision", "fp32")
+    code, _, errors = streamd("build", SHAPES, *options)
+    assert code == 0
+    assert any("320x320-1.blob: its checksum is wrong" in line for line in errors)
+    assert blob.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "what"),
+    [
+        ("--min-agreement", "1.5", "less than or equal to 1"),
+        ("--precision", "fp8", "'bf16', 'fp16' or 'int8'"),
+        ("--imgsz", "big", "none of auto, N, [height, width]"),
+        ("--backend", "magic", "'openvino' or 'onnxruntime'"),
+    ],
+)
+def test_a_wrong_option_is_one_line(tmp_path: Path, option: str, value: str, what: str) -> None:
+    code, out, errors = streamd("build", SHAPES, "--output", str(tmp_path), option, value)
+    assert (code, out) == (2, "")
+    (line,) = errors
+    assert line.startswith(f"{option}: '{value}': ")
+    assert what in line
+
+
+def test_prune_removes_what_does_not_fit_and_what_was_not_finished(
+    built: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(built[0], cache)
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    other = cache / "other-0123456789ab"
+    shutil.copytree(folder, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["key"]["version"] = "1999.1"
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    (cache / ".building-shapes-xyz").mkdir()
+    code, out, errors = streamd("engines", "--cache", str(cache), "--prune", "--json")
+    assert code == 0
+    assert [Path(listed["folder"]).name for listed in json.loads(out)] == [folder.name]
+    assert "built with openvino 1999.1" in errors[0]
+    assert errors[1].endswith(".building-shapes-xyz: was not finished")
+    assert files_of(cache) == [folder.name]
+
+
+def test_a_build_that_is_killed_leaves_the_cache_whole(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamd", "build", SHAPES, "--output", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        eventually(lambda: list(tmp_path.glob(".building-*/*.blob")), what="a first file")
+        (child,) = psutil.Process(process.pid).children()
+        child.send_signal(signal.SIGKILL)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    last = errors.splitlines()[-1]
+    assert last == f"{SHAPES}: the process that built the engine was ended by SIGKILL"
+    assert json.loads(streamd("engines", "--cache", str(tmp_path), "--json")[1]) == []
+    assert streamd("build", SHAPES, "--output", str(tmp_path), "--batch-size", "1")[0] == 0
+    streamd("engines", "--cache", str(tmp_path), "--prune")
+    assert len(files_of(tmp_path)) == 1
+
+
+def test_two_at_once_build_once(tmp_path: Path) -> None:
+    options = ("--output", str(tmp_path), "--batch-size", "1", "--json")
+    results: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(streamd("build", SHAPES, *options)[1]))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results[0] == results[1]
+    assert len(files_of(tmp_path)) == 1
+
+
+def test_no_space_left_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this system does not let a file system be mounted")
+    try:
+        code, _, errors = streamd("build", SHAPES, "--output", str(tmp_path))
+        assert code == 1
+        assert errors[-1].startswith(f"{tmp_path}: no space left for the engine")
+        assert files_of(tmp_path) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_the_daemon_builds_once_and_says_why_it_builds_again(
+    daemon: DaemonFactory, clip: Clip, tmp_path: Path
+) -> None:
+    def run(batch_size: int) -> Any:
+        running = daemon(
+            f"model: {{cache: {tmp_path}/cache, batch_size: {batch_size}, precision: fp32}}\n"
+            f"cameras: [{{id: a, url: {clip.path}}}]",
+            "--until-done",
+        )
+        assert running.wait() == 0
+        return running
+
+    first, again, other = run(2), run(2), run(1)
+    assert first.logged("engine_build")[0]["step"].endswith("no engine of shapes was built yet")
+    assert not first.logged("engine_ready")[0]["cached"]
+    assert not again.logged("engine_build")
+    assert again.logged("engine_ready")[0]["cached"]
+    assert again.logged("engine_ready")[0]["agreement"] >= 0.99
+    assert other.logged("engine_build")[0]["step"].endswith("ladder was 1 2, is 1")
+
+
+def test_a_cache_that_cannot_be_written_costs_the_build_only(
+    daemon: DaemonFactory, clip: Clip, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    running = daemon(
+        f"model: {{cache: {tmp_path}/file, batch_size: 1, precision: fp32}}\n"
+        f"cameras: [{{id: a, url: {clip.path}}}]",
+        "--until-done",
+    )
+    assert running.wait() == 0
+    assert "engines are not kept" in running.logged("engine_build")[0]["step"]
+    assert running.events()
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("cat.pt", "cat.pt: is no checkpoint of PyTorch"),
+        ("none.pt", "none.pt: no such file"),
+        ("none.onnx", "none.onnx: no such file"),
+        ("wide.onnx", "wide.onnx: its input has 16 channels, not 3"),
+    ],
+)
+def test_what_cannot_be_built_is_one_line(tmp_path: Path, name: str, line: str) -> None:
+    if name == "cat.pt":
+        (tmp_path / name).write_bytes(b"meow" * 100)
+    if name == "wide.onnx":
+        model = onnx.load(str(Path(__file__).parents[2] / SHAPES))
+        model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 16
+        onnx.save(model, str(tmp_path / name))
+    code, out, errors = streamd("build", str(tmp_path / name), "--output", str(tmp_path / "cache"))
+    assert (code, out) == (2, "")
+    assert errors == [f"{tmp_path}/{line}"]
+
+
+def test_a_pickle_of_something_else_is_not_loaded(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.system, (f"touch {tmp_path}/exploded",)
+
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w") as archive:
+        archive.writestr("bomb/data.pkl", pickle.dumps(Bomb(), protocol=2))
+    code, _, errors = streamd("build", str(tmp_path / "bomb.pt"), "--output", str(tmp_path))
+    assert code == 2
+    (line,) = errors
+    assert "is no checkpoint of ultralytics: it refers to posix.system" in line
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.assets
+def test_a_checkpoint_without_the_extra_says_what_to_install(tmp_path: Path, assets: Path) -> None:
+    checkpoint = assets / "models" / "yolov8n_coco.pt"
+    code, _, errors = streamd("build", str(checkpoint), "--output", str(tmp_path))
+    assert code == 2
+    assert "pip install 'streamd[export]'" in errors[-1]
