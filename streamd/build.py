@@ -18,6 +18,7 @@ from streamd.engines.contract import (
     Platform,
     batch_ladder,
 )
+from streamd.engines.onnx_batch import with_free_batch
 from streamd.engines.onnx_contract import CONTRACT_VERSION, with_contract
 from streamd.engines.onnx_model import find_model, read_model
 from streamd.engines.precision import to_half, to_int8
@@ -34,7 +35,7 @@ def order_for(
     return EngineOrder(
         model=model,
         shapes=shapes or (model.shape,),
-        ladder=batch_ladder(config.batch_size),
+        ladder=(model.batch,) if model.batch else batch_ladder(config.batch_size),
         precision=config.precision,
         graph=_Graphs(model, config),
     )
@@ -108,37 +109,39 @@ def _prove(
 
 
 def _pictures(config: ModelConfig) -> Pictures:
-    return sampled(config.calibrate) if config.calibrate else scenes()
+    if config.calibrate:
+        return sampled(config.calibrate)
+    if config.precision == "int8":
+        raise EngineError("int8 needs pictures to calibrate with: set model.calibrate")
+    return scenes()
 
 
 class _Graphs:
-    """The model's graph for a backend, by shape and precision; see EngineOrder."""
+    """The model's graph for a backend, by shape and precision; a GraphSource."""
 
     def __init__(self, model: ModelInfo, config: ModelConfig) -> None:
         self._model = model
         self._config = config
-        self._source: onnx.ModelProto | None = None
+        self._quantised: dict[bool, onnx.ModelProto] = {}
 
-    def __call__(self, shape: InputShape, half: bool) -> bytes:
-        """The serialised ONNX model."""
+    def __call__(self, shape: InputShape, *, half: bool = False, symmetric: bool = False) -> bytes:
+        """See GraphSource."""
         path = self._model.path
-        if self._source is None:
-            self._source = self._prepared()
-        proto = copy.deepcopy(self._source)
         try:
+            proto = self._source(symmetric)
             proto = to_half(proto) if half else proto
         except EngineError as error:
             raise EngineError(f"{path}: {error}") from None
         return with_contract(proto, path, shape).SerializeToString()
 
-    def _prepared(self) -> onnx.ModelProto:
-        source = read_model(self._model.path)
+    def _source(self, symmetric: bool) -> onnx.ModelProto:
+        """The model in float32, or quantised; the caller may change it."""
         if self._config.precision != "int8":
-            return source
-        if not self._config.calibrate:
-            raise EngineError("model.precision: int8 needs pictures: set model.calibrate")
-        images = _pictures(self._config).letterboxed(self._model.shape)
-        try:
-            return to_int8(source, images)
-        except EngineError as error:
-            raise EngineError(f"{self._model.path}: {error}") from None
+            return self._read()
+        if symmetric not in self._quantised:
+            images = _pictures(self._config).letterboxed(self._model.shape)
+            self._quantised[symmetric] = to_int8(self._read(), images, symmetric=symmetric)
+        return copy.deepcopy(self._quantised[symmetric])
+
+    def _read(self) -> onnx.ModelProto:
+        return with_free_batch(read_model(self._model.path))

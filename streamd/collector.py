@@ -92,7 +92,7 @@ class Collector:
         """Gives batches to free runners; returns when to look again (None: at the next ring)."""
         while self._free.acquire(blocking=False):
             now_ns = time.monotonic_ns()
-            policy = BatchPolicy(self._spec.model_config.batch_size, self._wait_ns(now_ns))
+            policy = BatchPolicy(self._ladder[-1], self._wait_ns(now_ns))
             active = self._lineup.active_cameras(now_ns)
             decision = collect_batch(self._lineup.ready, now_ns, policy, active)
             if not decision.frames:

@@ -19,7 +19,8 @@ class ModelInfo:
     """What a model file says of itself.
 
     `labels` by class id; `shape` is its own input size; `dynamic` says whether others are possible.
-    `end_to_end` models give final boxes: they need no NMS.
+    `batch` is the number of images that it always takes, 0 where it takes any. `end_to_end` models
+    give final boxes: they need no NMS.
     """
 
     path: str
@@ -29,6 +30,7 @@ class ModelInfo:
     shape: InputShape
     dynamic: bool
     end_to_end: bool
+    batch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,26 @@ class Engine(Protocol):
         ...
 
 
+class GraphSource(Protocol):
+    """The model as serialised ONNX that meets the contract.
+
+    `sd_images` (batch, height, width, 3) uint8 RGB in, `candidates` (batch, K, 6) float32 out, the
+    batch is dynamic.
+    """
+
+    def __call__(self, shape: InputShape, *, half: bool = False, symmetric: bool = False) -> bytes:
+        """The graph for inputs of `shape`; with `half`, its weights and arithmetic are fp16.
+
+        Where the order's precision is int8 it has Q/DQ nodes, with activations in uint8, or with
+        `symmetric` in int8 around zero. Raises EngineError.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOrder:
     """What an engine is to be built from and for.
 
-    `graph(shape, half)` is the model as serialised ONNX that meets the contract: `sd_images`
-    (batch, height, width, 3) uint8 RGB in, `candidates` (batch, K, 6) float32 out, batch dynamic;
-    with `half`, its weights and arithmetic are fp16. Of an int8 model it has Q/DQ nodes.
     `precision` is one of auto, fp32, bf16, fp16, int8; with auto the backend chooses.
     """
 
@@ -92,7 +107,7 @@ class EngineOrder:
     shapes: tuple[InputShape, ...]
     ladder: tuple[int, ...]
     precision: str
-    graph: Callable[[InputShape, bool], bytes]
+    graph: GraphSource
 
 
 @dataclass(frozen=True, slots=True)

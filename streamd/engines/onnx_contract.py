@@ -27,6 +27,8 @@ def with_contract(model: onnx.ModelProto, path: str, shape: InputShape) -> onnx.
     wrapper.take_uint8_images(shape)
     if head is Head.END_TO_END:
         wrapper.finish(wrapper.output)
+    elif head is Head.SELECTED:
+        wrapper.rescale_selected(shape)
     else:
         wrapper.select_best(transposed=head is Head.RAW, shape=shape)
     return model
@@ -81,6 +83,13 @@ class _Wrapper:
             self._float(labels, "sd_labels_float"),
         ]
         self.finish(self._node("Concat", parts, "sd_out", axis=2))
+
+    def rescale_selected(self, shape: InputShape) -> None:
+        """(batch, queries, 6) of cx, cy, w, h in 0..1, score, class -> corners in pixels."""
+        boxes = self._slice(self.output, 0, 4, "sd_kept_boxes")
+        rest = self._float(self._slice(self.output, 4, 6, "sd_rest"), "sd_rest_float")
+        corners = self._corners(boxes, shape, normalised=True)
+        self.finish(self._node("Concat", [corners, rest], "sd_out", axis=2))
 
     def finish(self, output: str) -> None:
         """Makes `output` the graph's only output, `candidates`."""

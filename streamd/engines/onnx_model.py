@@ -1,10 +1,11 @@
 """Detection models as ultralytics exports them, and what they say of themselves.
 
-There are three kinds of head:
+There are four kinds of head:
 
     raw         (batch, 4 + classes, anchors)   YOLOv5u, v8, v9, 11, 12: cx, cy, w, h, scores
     end to end  (batch, boxes, 6)               YOLOv10, 26: x1, y1, x2, y2, score, class
     queries     (batch, queries, 4 + classes)   RT-DETR: cx, cy, w, h in 0..1, scores
+    selected    (batch, queries, 6)             newer RT-DETR: cx, cy, w, h in 0..1, score, class
 """
 
 import ast
@@ -16,6 +17,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from streamd.engines.contract import ModelInfo
+from streamd.engines.onnx_batch import fixed_batch, with_free_batch
 from streamd.errors import ModelError
 from streamd.slots import InputShape
 
@@ -30,6 +32,7 @@ class Head(StrEnum):
     RAW = "raw"
     END_TO_END = "end to end"
     QUERIES = "queries"
+    SELECTED = "selected queries"
 
 
 def find_model(path: str) -> Path:
@@ -58,6 +61,7 @@ def inspect_model(path: str, imgsz: str | int | tuple[int, int] = "auto") -> Mod
         stride=stride,
         shape=_chosen_shape(own, imgsz, stride, dynamic, path),
         dynamic=dynamic,
+        batch=fixed_batch(with_free_batch(model)),
         end_to_end=head is not Head.RAW,
     )
 
@@ -92,6 +96,9 @@ def head_of(model: onnx.ModelProto, path: str) -> Head:
         raise ModelError(f"{path}: has {len(model.graph.output)} outputs ({found}), expected one")
     dims = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
     if len(dims) == 3:
+        # Only since ultralytics writes the head's name does RT-DETR select.
+        if metadata.get("head") == "RTDETRDecoder":
+            return Head.SELECTED
         if metadata.get("end2end") == "True" and dims[2] == 6:
             return Head.END_TO_END
         if dims[1] == 4 + classes:

@@ -46,7 +46,7 @@ class OnnxRuntimeBackend:
         for shape in order.shapes:
             tell(f"loading {shape}")
             path = _file(folder, shape)
-            path.write_bytes(order.graph(shape, half))
+            path.write_bytes(order.graph(shape, half=half))
             try:
                 session = _session(path)
             except EngineError as error:

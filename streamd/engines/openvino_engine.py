@@ -66,7 +66,7 @@ class OpenVinoBackend:
 
     def build(self, order: EngineOrder, folder: Path, tell: Callable[[str], None]) -> Built:
         """See Backend."""
-        graphs = {shape: order.graph(shape, False) for shape in order.shapes}
+        graphs = {shape: order.graph(shape) for shape in order.shapes}
         try:
             chosen = self._fastest(order, graphs[order.shapes[0]], tell)
             for shape, batch in product(order.shapes, order.ladder):

