@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from streamd.clock import Backoff, Clock
 from streamd.decoder import DecodedFrame, Decoder
 from streamd.errors import Reason, SourceError
+from streamd.hwaccel import Accelerator
 from streamd.letterbox import display_size
 from streamd.messages import CameraReport, CameraState
 from streamd.slot_writer import Capture, SlotWriter
@@ -35,7 +36,8 @@ class _Stopped(Exception):  # noqa: N818  # no error: it unwinds the thread of a
 class Camera:
     """Reads one source until it is done or stopped.
 
-    The source, the clock and the back-off are passed in; `report` hears of every change of state.
+    The source with its accelerator, the clock and the back-off are passed in; `report` hears of
+    every change of state.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Camera:
         plan: CameraPlan,
         *,
         source: Source,
+        accelerator: Accelerator,
         writer: SlotWriter,
         clock: Clock,
         backoff: Backoff,
@@ -50,6 +53,7 @@ class Camera:
     ) -> None:
         self._plan = plan
         self._source = source
+        self._accelerator = accelerator
         self._writer = writer
         self._clock = clock
         self._backoff = backoff
@@ -88,12 +92,23 @@ class Camera:
             self._recording = not feed.info.live
             try:
                 self._read(feed)
+            except SourceError:
+                if not self._was_the_device():
+                    raise
+                continue
             finally:
                 feed.close()
             if feed.info.live:
                 raise SourceError(Reason.ENDED, "the other side closed the stream")
             if not self._plan.loop:
                 return
+
+    def _was_the_device(self) -> bool:
+        """Whether a GPU that gave no frame at all is to blame; then the CPU has its turn."""
+        if self._online_ns is not None or not self._accelerator.in_use:
+            return False
+        self._accelerator.lost("the GPU decoded no frame")
+        return True
 
     def _would_repeat(self) -> bool:
         """A recording that broke off is not begun again: its frames would be published twice."""
@@ -176,7 +191,8 @@ class Camera:
             width=width,
             height=height,
             fps=feed.info.fps,
-            decode="cpu",
+            decode=self._accelerator.path_of(feed.stream, frame.image),
+            decode_note=self._accelerator.note,
         )
         self._report(report)
 

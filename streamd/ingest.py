@@ -9,6 +9,7 @@ from typing import Literal
 
 from streamd.camera import Camera, CameraPlan
 from streamd.clock import Backoff, SystemClock
+from streamd.hwaccel import Accelerator
 from streamd.letterbox import FastScaler, Scaler
 from streamd.slot_writer import SlotRing, SlotWriter, Space
 from streamd.source import source_for
@@ -63,9 +64,11 @@ def _camera(
         paced=config.paced,
         give_up=spec.give_up_files and config.is_local_file,
     )
+    accelerator = Accelerator(config.decode)
     return Camera(
         plan,
-        source=source_for(config),
+        source=source_for(config, accelerator),
+        accelerator=accelerator,
         writer=writer,
         clock=SystemClock(),
         backoff=Backoff(rng=random.Random()),

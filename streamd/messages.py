@@ -19,7 +19,11 @@ class CameraState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CameraReport:
-    """A camera changed its state. `codec`, `width`, `height`, `fps` hold once it is online."""
+    """A camera changed its state.
+
+    `codec`, `width`, `height`, `fps`, `decode` (cpu or cuda) hold once it is online; `decode_note`
+    says why it is not decoded where it should be.
+    """
 
     camera: str
     state: CameraState
@@ -30,6 +34,7 @@ class CameraReport:
     height: int = 0
     fps: float = 0.0
     decode: str = ""
+    decode_note: str = ""
     retry_in_s: float | None = None
 
 

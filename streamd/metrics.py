@@ -63,6 +63,9 @@ class FleetCollector(Collector):
         cpu = CounterMetricFamily(
             "streamd_camera_cpu_seconds", "CPU time of a camera", labels=["camera", "stage"]
         )
+        path = GaugeMetricFamily(
+            "streamd_camera_decode_path", "1 for where it is decoded", labels=["camera", "path"]
+        )
         events = CounterMetricFamily(
             "streamd_events", "Events by what became of them", labels=["camera", "result"]
         )
@@ -81,10 +84,12 @@ class FleetCollector(Collector):
                 reconnects.add_metric([id_, reason], count)
             for stage, column in _STAGES.items():
                 cpu.add_metric([id_, stage], ledger.get(entry.index, column) / 1e9)
+            if entry.online:
+                path.add_metric([id_, entry.online.decode], 1)
             events.add_metric([id_, "sent"], ledger.get(entry.index, "events"))
             events.add_metric([id_, "lost"], ledger.get(entry.index, "events_lost"))
             objects.add_metric([id_], ledger.get(entry.index, "objects"))
-        yield from (frames, in_flight, up, age, reconnects, cpu, events, objects)
+        yield from (frames, in_flight, up, age, reconnects, cpu, path, events, objects)
 
     def _engine(self) -> Iterator[Metric]:
         sums = {

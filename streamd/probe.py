@@ -11,6 +11,7 @@ from streamd.clock import SystemClock
 from streamd.config import CameraConfig
 from streamd.decoder import Decoder
 from streamd.errors import SourceError
+from streamd.hwaccel import Accelerator, DecodePath
 from streamd.letterbox import display_size
 from streamd.source import Feed, source_for
 
@@ -43,10 +44,11 @@ class ProbeResult:
 def probe(camera: CameraConfig, url_shown: str, seconds: float) -> ProbeResult:
     """Reads `camera` for about `seconds` seconds. Raises SourceError with the reason it fails."""
     began_s = time.monotonic()
-    feed = source_for(camera).open()
+    accelerator = Accelerator(camera.decode)
+    feed = source_for(camera, accelerator).open()
     open_s = time.monotonic() - began_s
     try:
-        watch = _Watch(feed)
+        watch = _Watch(feed, accelerator)
         watch.read(time.monotonic() + seconds)
     finally:
         feed.close()
@@ -56,8 +58,10 @@ def probe(camera: CameraConfig, url_shown: str, seconds: float) -> ProbeResult:
 class _Watch:
     """Counts what a feed delivers."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, accelerator: Accelerator) -> None:
         self._feed = feed
+        self._accelerator = accelerator
+        self._path: DecodePath = "cpu"
         self._decoder = Decoder(feed.stream, SystemClock())
         self._size = (0, 0)
         self._frames = 0
@@ -75,6 +79,7 @@ class _Watch:
                 self._damaged += decoded.damaged
                 for frame in decoded.frames:
                     self._size = display_size(frame.image)
+                    self._path = self._accelerator.path_of(self._feed.stream, frame.image)
                     self._last_s = time.monotonic()
                     self._first_s = self._first_s or self._last_s
                     self._frames += 1
@@ -111,6 +116,6 @@ class _Watch:
             keyframe_interval_s=None if interval_s is None else round(interval_s, 3),
             clock="arrival" if info.live else "pts",
             camera_clock_offset_s=None if self._offset_s is None else round(self._offset_s, 3),
-            decode="cpu",
+            decode=self._path,
             open_s=round(open_s, 3),
         )

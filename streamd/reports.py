@@ -25,6 +25,7 @@ class Reports:
         self._status = status
         self._model = model
         self._log = get_logger()
+        self._decode_notes: dict[str, str] = {}
 
     def hear(self, worker: WorkerProcess) -> None:
         """Takes in all that `worker` has said since the last time."""
@@ -94,6 +95,9 @@ class Reports:
             log(f"camera_{report.state}", camera=report.camera, **_facts(report))
         if news:
             self._status.camera(config, report)
+        if report.decode_note and report.decode_note != self._decode_notes.get(report.camera):
+            self._decode_notes[report.camera] = report.decode_note
+            self._log.warning("decode_on_cpu", camera=report.camera, reason=report.decode_note)
 
 
 def _facts(report: CameraReport) -> dict[str, Any]:
@@ -103,6 +107,7 @@ def _facts(report: CameraReport) -> dict[str, Any]:
             "width": report.width,
             "height": report.height,
             "fps": round(report.fps, 2),
+            "decode": report.decode,
         }
     if report.state in (CameraState.OFFLINE, CameraState.FAILED):
         return {

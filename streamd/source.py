@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from streamd.config import CameraConfig, mask_url
 from streamd.config.secrets import mask_text
 from streamd.errors import Reason, SourceError
+from streamd.hwaccel import Accelerator
 
 # Demuxers that take any text or bytes for terminal art.
 _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf"}
@@ -63,12 +64,13 @@ class Source(Protocol):
         ...
 
 
-def source_for(camera: CameraConfig) -> Source:
-    """The source that `camera.url` names."""
+def source_for(camera: CameraConfig, accelerator: Accelerator | None = None) -> Source:
+    """The source that `camera.url` names; decoded on the CPU without an `accelerator`."""
+    accelerator = accelerator or Accelerator()
     if camera.is_local_file:
-        return FileSource(camera)
+        return FileSource(camera, accelerator)
     rtsp = camera.url.startswith(("rtsp://", "rtsps://"))
-    return RtspSource(camera) if rtsp else HttpSource(camera)
+    return RtspSource(camera, accelerator) if rtsp else HttpSource(camera, accelerator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class RtspSource:
     """A camera or recorder that speaks RTSP (RFC 2326), over TCP or UDP, also through TLS."""
 
     camera: CameraConfig
+    accelerator: Accelerator
 
     def open(self) -> Feed:
         """See Source."""
@@ -87,7 +90,9 @@ class RtspSource:
             "analyzeduration": "100000",
             **_tls_options(self.camera),
         }
-        return ContainerFeed.open(self.camera, self.camera.url, options, live=True)
+        return ContainerFeed.open(
+            self.camera, self.camera.url, options, self.accelerator, live=True
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +100,15 @@ class HttpSource:
     """MJPEG, HLS or a plain file over HTTP. What tells its duration is a recording, else live."""
 
     camera: CameraConfig
+    accelerator: Accelerator
 
     def open(self) -> Feed:
         """See Source."""
         timeout_us = str(int(self.camera.stall_timeout_s * 1e6))
         options = {"timeout": timeout_us, **_tls_options(self.camera)}
-        return ContainerFeed.open(self.camera, self.camera.url, options, live=None)
+        return ContainerFeed.open(
+            self.camera, self.camera.url, options, self.accelerator, live=None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +116,13 @@ class FileSource:
     """A file of this machine."""
 
     camera: CameraConfig
+    accelerator: Accelerator
 
     def open(self) -> Feed:
         """See Source."""
         # "file:" keeps FFmpeg from taking a path for one of its protocols, such as concat:.
         path = f"file:{local_path(self.camera.url)}"
-        return ContainerFeed.open(self.camera, path, {}, live=False)
+        return ContainerFeed.open(self.camera, path, {}, self.accelerator, live=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +135,20 @@ class ContainerFeed:
 
     @classmethod
     def open(
-        cls, camera: CameraConfig, name: str, options: dict[str, str], live: bool | None
+        cls,
+        camera: CameraConfig,
+        name: str,
+        options: dict[str, str],
+        accelerator: Accelerator,
+        live: bool | None,
     ) -> "ContainerFeed":
         """Opens `name`; with `live` None, what has no duration is live. Raises SourceError."""
         timeouts = (camera.open_timeout_s, camera.stall_timeout_s)
         began_s = time.monotonic()
         try:
-            container = av.open(name, options=options, timeout=timeouts)
+            container = av.open(
+                name, options=options, timeout=timeouts, hwaccel=accelerator.hwaccel()
+            )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             # A server that says nothing until our time-out gives InvalidDataError.
             if time.monotonic() - began_s >= 0.9 * camera.open_timeout_s:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
@@ -88,10 +88,11 @@ def probe_command(
     url: Annotated[str, typer.Argument(metavar="URL", help="a camera's URL, or a file")],
     seconds: Annotated[float, typer.Option(help="how long to look", min=0.1)] = 5.0,
     transport: Annotated[str, typer.Option(help="of RTSP: tcp or udp")] = "tcp",
+    decode: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Look at one camera: codec, size, rates, keyframes, clock, or the reason it fails."""
-    camera = _camera_of(url, transport)
+    camera = _camera_of(url, transport=transport, decode=decode)
     try:
         result = probe(camera, mask_url(url), seconds)
     except SourceError as error:
@@ -106,15 +107,15 @@ def probe_command(
         _show(result)
 
 
-def _camera_of(url: str, transport: str) -> CameraConfig:
-    kind: Literal["tcp", "udp"] = "udp" if transport == "udp" else "tcp"
-    if transport not in ("tcp", "udp"):
-        raise ConfigError([Fault("--transport", 0, "", f"{transport!r} is neither tcp nor udp")])
+def _camera_of(url: str, **options: str) -> CameraConfig:
     try:
-        return CameraConfig(id="probe", url=url, transport=kind)
+        return CameraConfig.model_validate({"id": "probe", "url": url, **options})
     except ValidationError as error:
-        what = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise ConfigError([Fault(mask_url(url), 0, "", mask_text(what))]) from None
+        wrong = error.errors()[0]
+        key = str(wrong["loc"][0])
+        where = f"--{key}" if key in options else mask_url(url)
+        what = str(wrong["msg"]).removeprefix("Value error, ")
+        raise ConfigError([Fault(where, 0, "", mask_text(what))]) from None
 
 
 def _show(result: ProbeResult) -> None:

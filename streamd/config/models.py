@@ -175,7 +175,9 @@ class CameraConfig(_Section):
     classes: tuple[str, ...] | None = Field(
         None, description="labels to report, as the model names them; null: all"
     )
-    decode: Literal["auto", "cpu"] = Field("auto", description="where to decode: auto or cpu")
+    decode: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where to decode: cpu, cuda (an NVIDIA GPU); auto: cuda where it can"
+    )
     transport: Literal["tcp", "udp"] = Field("tcp", description="transport of RTSP: tcp or udp")
     tls_verify: bool = Field(
         False,

@@ -81,6 +81,8 @@ class Board:
 
 def totals(fleet: Fleet) -> str:
     """Frames a second over all cameras, and how full the batches are."""
+    if not fleet.engines:
+        return "preparing the engine: built the first time, then kept ..."
     ledger = fleet.ledger
     batches = ledger.get_worker(0, "batches")
     frames = ledger.get_worker(0, "frames")

@@ -49,7 +49,7 @@ def test_the_daemon_agrees_with_ultralytics(
     video = head_of(assets / "videos" / "pedestrians.mp4", tmp_path / "pedestrians.mp4")
     model = assets / "models" / "yolov8n_coco.onnx"
     running = daemon(
-        f"model: {{path: {model}, batch_size: 4, confidence: {CONFIDENCE}, iou: {IOU}, {settings}}}"
+        f"model: {{path: {model}, batch_size: 2, confidence: {CONFIDENCE}, iou: {IOU}, {settings}}}"
         f"\npublish: all\ncameras: [{{id: street, url: {video}}}]",
         "--until-done",
     )

@@ -40,7 +40,7 @@ def test_check_connect_tries_everything(
 
 def test_probe_tells_what_a_camera_is(rtsp_server: RtspServer, clip: Clip) -> None:
     mount = rtsp_server.mount("/gate", clip.path)
-    code, out, _ = streamd("probe", mount.url, "--json", "--seconds", "3")
+    code, out, _ = streamd("probe", mount.url, "--json", "--seconds", "3", "--decode", "cpu")
     assert code == 0
     seen = json.loads(out)
     assert (seen["codec"], seen["width"], seen["height"]) == ("h264", clip.width, clip.height)
@@ -48,6 +48,7 @@ def test_probe_tells_what_a_camera_is(rtsp_server: RtspServer, clip: Clip) -> No
     assert seen["delivered_fps"] == pytest.approx(clip.fps, rel=0.2)
     assert seen["keyframe_interval_s"] == pytest.approx(1.0, rel=0.2)
     assert seen["clock"] == "arrival"
+    assert seen["decode"] == "cpu"
     assert abs(seen["camera_clock_offset_s"]) < 5
 
 

@@ -2,12 +2,23 @@
 
 import ssl
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 import trustme
+from numpy.typing import NDArray
 
+from streamd.clock import SystemClock
+from streamd.config import CameraConfig
+from streamd.decoder import Decoder
 from streamd.demo.clips import Clip, write_clip
+from streamd.hwaccel import Accelerator
+from streamd.letterbox import FastScaler, Letterbox
+from streamd.nvidia import driver_missing
 from streamd.scenes import Scene
+from streamd.slots import InputShape
+from streamd.source import source_for
 from streamd.testing.http_server import HttpServer
 from streamd.testing.rtsp_server import RtspServer
 from streamd.testing.tls_proxy import TlsProxy
@@ -114,3 +125,49 @@ def test_an_independent_rtsp_server(daemon: DaemonFactory, clip: Clip) -> None:
         for camera in ("tcp", "udp"):
             running.wait_events(20, camera)
         assert running.stop() == 0
+
+
+def test_where_a_gpu_was_asked_for_in_vain_one_line_says_so(
+    daemon: DaemonFactory, clip: Clip
+) -> None:
+    if driver_missing() is None:
+        pytest.skip("this machine has a GPU: nothing is in vain")
+    running = daemon(
+        f"""cameras:
+  - {{id: asked, url: {clip.path}, loop: true, decode: cuda}}
+  - {{id: auto, url: {clip.path}, loop: true}}"""
+    )
+    running.wait_state("asked", "online")
+    running.wait_state("auto", "online")
+    assert {camera["decode"] for camera in running.cameras().values()} == {"cpu"}
+    (warning,) = running.logged("decode_on_cpu")
+    assert (warning["camera"], warning["level"]) == ("asked", "warning")
+    assert "NVIDIA" in warning["reason"]
+    path = 'streamd_camera_decode_path{camera="asked",path="cpu"} 1.0'
+    assert path in running.get("/metrics").text
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_a_gpu_decodes_the_same_picture(tmp_path: Path, codec: str) -> None:
+    missing = driver_missing()
+    if missing:
+        pytest.skip(missing)
+    clip = write_clip(tmp_path / "clip.mp4", Scene(seed=3, width=640, height=360), 2, codec)
+    pictures = {path: first_picture(clip, path) for path in ("cpu", "cuda")}
+    difference = np.abs(pictures["cpu"].astype(int) - pictures["cuda"].astype(int))
+    assert difference.mean() < 1
+
+
+def first_picture(clip: Clip, path: Literal["cpu", "cuda"]) -> NDArray[np.uint8]:
+    """(180, 320, 3) RGB of the clip's first frame, decoded there."""
+    accelerator = Accelerator(path)
+    feed = source_for(CameraConfig(id="clip", url=str(clip.path)), accelerator).open()
+    try:
+        decoder = Decoder(feed.stream, SystemClock())
+        frames = (f.image for packet in feed.packets() for f in decoder.decode(packet).frames)
+        image = next(frames)
+        assert accelerator.path_of(feed.stream, image) == path
+        return FastScaler().scale(image, Letterbox.fit(640, 360, InputShape(180, 320)))
+    finally:
+        feed.close()

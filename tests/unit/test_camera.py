@@ -1,16 +1,19 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import av
 import pytest
+from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
 from streamd.camera import Camera, CameraPlan
 from streamd.clock import Backoff
 from streamd.decoder import DecodedFrame
 from streamd.errors import Reason, SourceError
+from streamd.hwaccel import Accelerator
 from streamd.messages import CameraReport, CameraState
 from streamd.slot_writer import Capture, SlotWriter
 from streamd.slots import TsSource
@@ -114,6 +117,7 @@ class Rig:
         loop: bool = False,
         paced: bool = False,
         give_up: bool = False,
+        accelerator: Accelerator | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.source = FakeSource(list(openings))
@@ -122,6 +126,7 @@ class Rig:
         self.camera = Camera(
             CameraPlan("gate", stall_timeout_s=10.0, loop=loop, paced=paced, give_up=give_up),
             source=self.source,
+            accelerator=accelerator or Accelerator(),
             writer=self.writer,
             clock=self.clock,
             backoff=Backoff(first_s=1, longest_s=60, stable_s=30, rng=TopOfRange()),
@@ -376,3 +381,26 @@ def test_an_error_of_the_program_is_not_taken_for_one_of_the_source(clip: Path) 
     with pytest.raises(RuntimeError, match="a bug"):
         rig.run()
     assert rig.source.opened[0].closed
+
+
+def accelerator_in_use() -> Accelerator:
+    """Of a machine whose GPU can be opened; the fake feeds are decoded by the CPU all the same."""
+    accelerator = Accelerator("auto", missing=lambda: None, open_device=lambda: HWAccel("cuda"))
+    assert accelerator.hwaccel() is not None
+    return accelerator
+
+
+def test_a_gpu_that_gives_no_frame_leaves_the_file_to_the_cpu(clip: Path) -> None:
+    broken, whole = (partial(FakeFeed, clip, live=False, damaged=d) for d in (True, False))
+    rig = Rig(broken, whole, accelerator=accelerator_in_use())
+    rig.run()
+    assert [r.state for r in rig.reports][-2:] == [CameraState.ONLINE, CameraState.DONE]
+    online = rig.reports[-2]
+    assert (online.decode, online.decode_note) == ("cpu", "the GPU decoded no frame")
+    assert len(rig.writer.captures) == FRAMES
+
+
+def test_without_a_gpu_a_file_that_gives_no_frame_is_not_read_again(clip: Path) -> None:
+    rig = Rig(partial(FakeFeed, clip, live=False, damaged=True), give_up=True)
+    rig.run()
+    assert rig.reports[-1].state is CameraState.FAILED

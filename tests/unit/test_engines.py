@@ -110,6 +110,19 @@ def test_queries_give_their_best_boxes_in_pixels(tmp_path: Path, backend: str) -
     assert infer(runner, images) == pytest.approx(expected, abs=1e-3)
 
 
+def test_queries_that_the_model_selected_itself_are_brought_to_pixels(
+    tmp_path: Path, backend: str
+) -> None:
+    model = write_model(tmp_path / "selected.onnx", (20, 6), head="RTDETRDecoder")
+    images = pictures(1)
+    (runner,) = engine_of(model, backend).runners(1)
+    rows = model.output(images)
+    size = np.array([64, 32], np.float32)
+    centre, reach = rows[..., :2] * size, rows[..., 2:4] * size / 2
+    expected = np.concatenate([centre - reach, centre + reach, rows[..., 4:]], axis=2)
+    assert infer(runner, images) == pytest.approx(expected, abs=1e-3)
+
+
 def test_an_end_to_end_head_is_passed_on_as_it_is(tmp_path: Path, backend: str) -> None:
     model = write_model(tmp_path / "final.onnx", (12, 6), end2end="True")
     images = pictures(1)

@@ -47,7 +47,11 @@ EXPECTED = {
 }
 
 
-@pytest.fixture(scope="module", params=EXPECTED)
+SLOW = {"rtdetr-l"}  # its 32 million weights take half a minute
+PARAMS = [pytest.param(f, marks=pytest.mark.slow) if f in SLOW else f for f in EXPECTED]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
