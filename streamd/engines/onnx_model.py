@@ -9,6 +9,7 @@ There are three kinds of head:
 
 import ast
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -91,8 +92,16 @@ def head_of(model: onnx.ModelProto, path: str) -> Head:
         found = ", ".join(output.name for output in model.graph.output)
         raise ModelError(f"{path}: has {len(model.graph.output)} outputs ({found}), expected one")
     dims = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
+    return head_of_output(dims, classes, end_to_end=metadata.get("end2end") == "True", path=path)
+
+
+def head_of_output(dims: Sequence[int], classes: int, *, end_to_end: bool, path: str) -> Head:
+    """The kind of head by the sizes of its output, 0 or less where they vary.
+
+    Raises ModelError where it is none.
+    """
     if len(dims) == 3:
-        if metadata.get("end2end") == "True" and dims[2] == 6:
+        if end_to_end and dims[2] == 6:
             return Head.END_TO_END
         if dims[1] == 4 + classes:
             return Head.RAW
@@ -100,7 +109,7 @@ def head_of(model: onnx.ModelProto, path: str) -> Head:
             return Head.QUERIES
         if dims[2] == 6:
             return Head.END_TO_END
-    shape = ", ".join(str(size or "?") for size in dims)
+    shape = ", ".join(str(size) if size > 0 else "?" for size in dims)
     raise ModelError(
         f"{path}: is no detector that streamd knows: its output is ({shape}), "
         f"for {classes} classes expected (batch, {4 + classes}, anchors) or (batch, boxes, 6)"

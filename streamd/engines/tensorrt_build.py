@@ -1,0 +1,95 @@
+"""Builds TensorRT plans. Makes no CUDA call itself: TensorRT for RTX builds without a GPU.
+
+A plan has an optimisation profile for each rung of the ladder, each for exactly that batch size:
+a size is tuned for by itself, and no shape is left to be found out while it runs. Networks are
+strongly typed, in every version: the precision of each layer is that of the ONNX graph.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from streamd.engines.contract import Built, EngineOrder
+from streamd.engines.tensorrt_library import Log, trt
+from streamd.errors import EngineError
+from streamd.slots import InputShape
+
+_PRECISIONS = ("fp32", "fp16", "int8")
+Adjust = Callable[[trt.IBuilderConfig], None]
+
+
+def build_order(
+    order: EngineOrder, folder: Path, tell: Callable[[str], None], adjust: Adjust | None = None
+) -> Built:
+    """Writes a plan for each shape of `order` into `folder`; see Backend.
+
+    `adjust` may change the builder's configuration. Raises EngineError.
+    """
+    precision = "fp16" if order.precision == "auto" else order.precision
+    if precision not in _PRECISIONS:
+        raise EngineError(f"model.precision: tensorrt runs fp32, fp16 or int8, not {precision}")
+    for shape in order.shapes:
+        sizes = ", ".join(str(size) for size in order.ladder)
+        tell(f"building {shape} in {precision} for batches of {sizes}")
+        graph = order.graph(shape, precision == "fp16")
+        try:
+            plan = build_plan(graph, order.ladder, adjust)
+        except EngineError as error:
+            raise EngineError(f"{order.model.path}: TensorRT cannot build it: {error}") from None
+        plan_file(folder, shape).write_bytes(plan)
+    return Built(precision)
+
+
+def plan_file(folder: Path, shape: InputShape) -> Path:
+    """Where the plan for `shape` is."""
+    return folder / f"{shape}.plan"
+
+
+def build_plan(graph: bytes, ladder: Sequence[int], adjust: Adjust | None = None) -> bytes:
+    """The plan of a serialised ONNX `graph` whose first axis is the batch.
+
+    Raises EngineError with TensorRT's own reason.
+    """
+    log = Log()
+    builder = new_builder(log)
+    network = parse(builder, graph, log)
+    config = configure(builder, network, ladder)
+    if adjust is not None:
+        adjust(config)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineError(log.take_cause())
+    return bytes(plan)
+
+
+def new_builder(log: Log) -> trt.Builder:
+    """A builder that complains to `log`. Raises EngineError, without a driver for one."""
+    try:
+        return trt.Builder(log)
+    except TypeError:  # pybind11's word for a null pointer
+        raise EngineError(log.take_cause()) from None
+
+
+def parse(builder: trt.Builder, graph: bytes, log: Log) -> trt.INetworkDefinition:
+    """The network of a serialised ONNX `graph`. Raises EngineError where an operator is foreign."""
+    strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(strongly_typed)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(graph):
+        error = parser.get_error(0)
+        what = error.desc().strip().splitlines()[0]
+        raise EngineError(f"{error.node_operator()} {error.node_name()!r}: {what}")
+    return network
+
+
+def configure(
+    builder: trt.Builder, network: trt.INetworkDefinition, ladder: Sequence[int]
+) -> trt.IBuilderConfig:
+    """A configuration with a profile for each rung of `ladder`, in its order."""
+    config = builder.create_builder_config()
+    tensor = network.get_input(0)
+    for size in ladder:
+        shape = (size, *tuple(tensor.shape)[1:])
+        profile = builder.create_optimization_profile()
+        profile.set_shape(tensor.name, shape, shape, shape)
+        config.add_optimization_profile(profile)
+    return config
