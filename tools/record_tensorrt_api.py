@@ -23,6 +23,7 @@ CLASSES = (
     "DataType",
     "TensorIOMode",
     "NetworkDefinitionCreationFlag",
+    "BuilderFlag",
     "Dims",
     "ILogger",
     "ITensor",

@@ -32,7 +32,7 @@ def build_order(
         tell(f"building {shape} in {precision} for batches of {sizes}")
         graph = order.graph(shape, precision == "fp16")
         try:
-            plan = build_plan(graph, order.ladder, adjust)
+            plan = build_plan(graph, order.ladder, adjust, exact=precision == "fp32")
         except EngineError as error:
             raise EngineError(f"{order.model.path}: TensorRT cannot build it: {error}") from None
         plan_file(folder, shape).write_bytes(plan)
@@ -44,15 +44,20 @@ def plan_file(folder: Path, shape: InputShape) -> Path:
     return folder / f"{shape}.plan"
 
 
-def build_plan(graph: bytes, ladder: Sequence[int], adjust: Adjust | None = None) -> bytes:
+def build_plan(
+    graph: bytes, ladder: Sequence[int], adjust: Adjust | None = None, *, exact: bool = True
+) -> bytes:
     """The plan of a serialised ONNX `graph` whose first axis is the batch.
 
-    Raises EngineError with TensorRT's own reason.
+    Unless `exact`, what is float32 in the graph may be multiplied as TF32, which has the mantissa
+    of fp16. Raises EngineError with TensorRT's own reason.
     """
     log = Log()
     builder = new_builder(log)
     network = parse(builder, graph, log)
     config = configure(builder, network, ladder)
+    if exact:
+        config.clear_flag(trt.BuilderFlag.TF32)
     if adjust is not None:
         adjust(config)
     plan = builder.build_serialized_network(network, config)
