@@ -43,13 +43,14 @@ class Device:
     @contextmanager
     def current(self) -> Iterator[None]:
         """The calling thread may use this GPU. Raises EngineError for what CUDA refuses."""
-        self._context.push()
         try:
-            yield
+            self._context.push()
+            try:
+                yield
+            finally:
+                driver.Context.pop()
         except driver.Error as error:
             raise EngineError(f"CUDA: {error}") from None
-        finally:
-            driver.Context.pop()
 
     def memory(self, size: int) -> "DeviceMemory":
         """`size` bytes on the GPU."""
