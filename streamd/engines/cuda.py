@@ -7,6 +7,7 @@ A CUDA context belongs to the thread that pushed it: everything here but `Device
 called, and closed, within `device.current()`. That also turns CUDA's errors into EngineError.
 """
 
+import atexit
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ class Device:
             driver.init()
             self._device = driver.Device(number)
             self._context = self._device.retain_primary_context()
+            # Left to its destructor, pycuda would end it as if it were no primary context.
+            atexit.register(self._context.detach)
         except driver.Error as error:
             raise EngineError(f"CUDA: {error}") from None
 

@@ -1,11 +1,11 @@
 """The TensorRT build path, for real: TensorRT for RTX parses and builds without a GPU."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -20,7 +20,7 @@ from streamd.engines import inspect_model
 from streamd.engines.contract import EngineOrder
 from streamd.engines.onnx_contract import preamble, selection
 from streamd.engines.onnx_model import Head
-from streamd.engines.precision import to_int8
+from streamd.engines.precision import to_half, to_int8
 from streamd.engines.tensorrt_build import (
     build_order,
     build_plan,
@@ -105,10 +105,16 @@ def test_the_graph_decides_on_the_precision_of_the_layers(half: bool) -> None:
     assert (trt.DataType.HALF in kinds_in(network)) == half
 
 
-def test_an_int8_network_has_its_scales_from_the_graph(tmp_path: Path) -> None:
-    quantised = to_int8(convolution(), list(pictures(4)))
-    network, _ = network_of(quantised.SerializeToString())
-    assert trt.DataType.INT8 in kinds_in(network)
+def test_an_int8_network_has_its_scales_from_the_graph_and_is_fp16_elsewhere() -> None:
+    network, _ = network_of(to_half(quantised()).SerializeToString())
+    assert {trt.DataType.INT8, trt.DataType.HALF} <= kinds_in(network)
+
+
+def test_biases_of_an_int8_model_are_float_again_and_the_same() -> None:
+    images = pictures(2).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    before = run(quantised(), images)
+    after = run(to_half(quantised()), images.astype(np.float16))
+    assert after == pytest.approx(before, abs=0.02 * float(np.abs(before).max()))
 
 
 def test_each_rung_of_the_ladder_has_a_profile_for_just_that_batch() -> None:
@@ -206,17 +212,31 @@ def test_the_version_tells_tensorrt_for_rtx_apart() -> None:
     assert version.startswith("rtx ") == (trt.__name__ == "tensorrt_rtx")
 
 
-def convolution(channels: Sequence[int] = (3, 8)) -> onnx.ModelProto:
-    """A model of one convolution over an image of SHAPE."""
+def quantised() -> onnx.ModelProto:
+    """A model of one convolution with a bias over an image of SHAPE, in int8."""
     rng = np.random.default_rng(3)
-    weights = rng.normal(size=(channels[1], channels[0], 3, 3)).astype(np.float32)
+    constants = {
+        "weights": rng.normal(size=(8, 3, 3, 3)).astype(np.float32),
+        "bias": rng.normal(size=8).astype(np.float32),
+    }
     dims: list[str | int | None] = ["batch", 3, SHAPE.height, SHAPE.width]
+    node = helper.make_node("Conv", ["images", *constants], ["output0"], pads=[1, 1, 1, 1])
     graph = helper.make_graph(
-        [helper.make_node("Conv", ["images", "weights"], ["output0"], pads=[1, 1, 1, 1])],
+        [node, helper.make_node("Relu", ["output0"], ["output1"])],
         "convolution",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, dims)],
-        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", 8, 32, 64])],
-        [numpy_helper.from_array(weights, "weights")],
+        [helper.make_tensor_value_info("output1", TensorProto.FLOAT, ["batch", 8, 32, 64])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    opset = helper.make_opsetid("", 17)
-    return helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    opset = helper.make_opsetid("", 19)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=9)
+    return to_int8(model, list(pictures(4)))
+
+
+def run(model: onnx.ModelProto, images: Any) -> Any:
+    """What ONNX Runtime makes of `images`, as float32, layer by layer."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options)
+    (output,) = session.run(None, {"images": images})
+    return np.asarray(output, np.float32)
