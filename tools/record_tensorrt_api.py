@@ -26,6 +26,7 @@ CLASSES = (
     "BuilderFlag",
     "Dims",
     "ILogger",
+    "IProgressMonitor",
     "ITensor",
     "IHostMemory",
     "IOptimizationProfile",

@@ -5,8 +5,10 @@ a size is tuned for by itself, and no shape is left to be found out while it run
 strongly typed, in every version: the precision of each layer is that of the ONNX graph.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import SupportsInt
 
 from streamd.engines.contract import Built, EngineOrder
 from streamd.engines.tensorrt_library import Log, trt
@@ -14,6 +16,7 @@ from streamd.errors import EngineError
 from streamd.slots import InputShape
 
 _PRECISIONS = ("fp32", "fp16", "int8")
+_TELL_EVERY_S = 5.0
 Adjust = Callable[[trt.IBuilderConfig], None]
 
 
@@ -33,7 +36,8 @@ def build_order(
         # What is not in int8 is faster in fp16, too.
         graph = order.graph(shape, precision != "fp32")
         try:
-            plan = build_plan(graph, order.ladder, adjust, exact=precision == "fp32")
+            exact = precision == "fp32"
+            plan = build_plan(graph, order.ladder, adjust, exact=exact, tell=tell)
         except EngineError as error:
             raise EngineError(f"{order.model.path}: TensorRT cannot build it: {error}") from None
         plan_file(folder, shape).write_bytes(plan)
@@ -45,13 +49,50 @@ def plan_file(folder: Path, shape: InputShape) -> Path:
     return folder / f"{shape}.plan"
 
 
+class Progress(trt.IProgressMonitor):
+    """Tells every few seconds how far a build is. TensorRT calls it, from any of its threads."""
+
+    def __init__(
+        self, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        trt.IProgressMonitor.__init__(self)
+        self._tell, self._clock = tell, clock
+        self._steps: dict[str, int] = {}
+        self._told_s = clock()
+
+    def phase_start(
+        self,
+        phase_name: str,
+        parent_phase: str,  # noqa: ARG002  # TensorRT passes it
+        num_steps: SupportsInt,
+    ) -> None:
+        """A phase of `num_steps` steps begins."""
+        self._steps[phase_name] = int(num_steps)
+
+    def step_complete(self, phase_name: str, step: SupportsInt) -> bool:
+        """A step is done. False would end the build."""
+        now_s = self._clock()
+        if now_s - self._told_s >= _TELL_EVERY_S:
+            self._told_s = now_s
+            self._tell(f"{phase_name.lower()}: {int(step) + 1} of {self._steps[phase_name]}")
+        return True
+
+    def phase_finish(self, phase_name: str) -> None:
+        """All steps of a phase are done, or left out."""
+
+
 def build_plan(
-    graph: bytes, ladder: Sequence[int], adjust: Adjust | None = None, *, exact: bool = True
+    graph: bytes,
+    ladder: Sequence[int],
+    adjust: Adjust | None = None,
+    *,
+    exact: bool = True,
+    tell: Callable[[str], None] | None = None,
 ) -> bytes:
     """The plan of a serialised ONNX `graph` whose first axis is the batch.
 
     Unless `exact`, what is float32 in the graph may be multiplied as TF32, which has the mantissa
-    of fp16. Raises EngineError with TensorRT's own reason.
+    of fp16. `tell` hears how far it is. Raises EngineError with TensorRT's own reason.
     """
     log = Log()
     builder = new_builder(log)
@@ -59,7 +100,10 @@ def build_plan(
     config = configure(builder, network, ladder)
     if exact:
         config.clear_flag(trt.BuilderFlag.TF32)
-    if adjust is not None:
+    progress = Progress(tell) if tell else None  # the builder does not keep it alive
+    if progress:
+        config.progress_monitor = progress
+    if adjust:
         adjust(config)
     plan = builder.build_serialized_network(network, config)
     if plan is None:

@@ -22,6 +22,7 @@ from streamd.engines.onnx_contract import preamble, selection
 from streamd.engines.onnx_model import Head
 from streamd.engines.precision import to_half, to_int8
 from streamd.engines.tensorrt_build import (
+    Progress,
     build_order,
     build_plan,
     configure,
@@ -135,6 +136,36 @@ def test_the_shipped_model_is_built_in_fp16_unless_told_otherwise(tmp_path: Path
     assert built.precision == "fp16"
     assert told == ["building 320x320 in fp16 for batches of 1, 2"]
     assert plan_file(tmp_path, order.shapes[0]).stat().st_size > 1_000_000
+
+
+def test_a_long_build_tells_every_few_seconds_how_far_it_is() -> None:
+    told: list[str] = []
+    now_s = [100.0]
+    progress = Progress(told.append, lambda: now_s[0])
+    progress.phase_start("Timing graph nodes", "Timing tactics", 90)
+    for step in range(90):
+        now_s[0] += 0.125
+        assert progress.step_complete("Timing graph nodes", step)
+    progress.phase_finish("Timing graph nodes")
+    assert told == ["timing graph nodes: 40 of 90", "timing graph nodes: 80 of 90"]
+
+
+def test_the_builder_reports_its_progress() -> None:
+    seen: set[str] = set()
+
+    class Watched(Progress):
+        def phase_start(self, phase_name: str, parent_phase: str, num_steps: Any) -> None:
+            seen.add(phase_name)
+            super().phase_start(phase_name, parent_phase, num_steps)
+
+    watched = Watched(lambda _: None)
+
+    def watch(config: Any) -> None:
+        for_any_gpu(config)
+        config.progress_monitor = watched
+
+    assert build_plan(preamble(SHAPE, half=False), (1,), watch)
+    assert "Building engine" in seen
 
 
 def test_there_is_a_plan_for_each_shape(tmp_path: Path) -> None:
