@@ -32,7 +32,10 @@ class EngineFile:
 
     def plan(self) -> bytes:
         """The plan, for TensorRT. Raises ModelError where the file cannot be read."""
-        return _content(self.info.path)[self.plan_at :]
+        try:
+            return find_model(self.info.path).read_bytes()[self.plan_at :]
+        except OSError as error:
+            raise ModelError(f"{self.info.path}: {error.strerror}") from None
 
 
 class _Arguments(BaseModel):
@@ -68,26 +71,28 @@ def read_engine_file(path: str, imgsz: str | int | tuple[int, int] = "auto") -> 
 
     Raises ModelError where it is none of ultralytics, no detector, or of another size.
     """
-    content = _content(path)
-    length = int.from_bytes(content[:_LENGTH_BYTES], "little")
-    plan_at = _LENGTH_BYTES + length
-    if not 0 < length <= _LONGEST_HEADER:
+    packed = _packed_header(path)
+    header = _header(packed, path)
+    _check(header, imgsz, path)
+    return EngineFile(_info(header, path), _precision(header), _LENGTH_BYTES + len(packed))
+
+
+def _packed_header(path: str) -> bytes:
+    try:
+        with find_model(path).open("rb") as file:
+            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            packed = file.read(length) if length <= _LONGEST_HEADER else b""
+            has_plan = bool(file.read(1))
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from None
+    if not packed:
         raise ModelError(
             f"{path}: has no header of ultralytics, which names its classes; "
             "export it with ultralytics, or give streamd its ONNX file"
         )
-    if len(content) <= plan_at:
+    if not has_plan:
         raise ModelError(f"{path}: is truncated, or no TensorRT engine of ultralytics")
-    header = _header(content[_LENGTH_BYTES:plan_at], path)
-    _check(header, imgsz, path)
-    return EngineFile(_info(header, path), _precision(header), plan_at)
-
-
-def _content(path: str) -> bytes:
-    try:
-        return find_model(path).read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}") from None
+    return packed
 
 
 def _header(packed: bytes, path: str) -> _Header:

@@ -23,7 +23,8 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` with fp16 weights, arithmetic, input and output.
 
     What follows the last layer with weights stays float32: it turns distances into pixels, and
-    fp16 has only half pixels beyond 512. Layers in int8 stay so. Changes `model` in place.
+    fp16 has only half pixels beyond 512. Layers in int8 stay so, with scales in fp16: ONNX allows
+    that from opset 19 on, TensorRT in any. Changes `model` in place.
     """
     _require("fp16")
     from onnxruntime.transformers.float16 import (  # noqa: PLC0415  # an extra
