@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# The calls of TensorRT are checked against each recorded version; pyproject.toml has the newest.
+OTHER_TENSORRT := 10.16 rtx-1.7
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint format bench clean
 
@@ -23,6 +26,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	set -e; for version in $(OTHER_TENSORRT); do \
+		MYPYPATH=typings/tensorrt-$$version $(BIN)/mypy --cache-dir .mypy_cache/$$version streamd/engines; \
+	done
 
 format: $(VENV)/.dev ## lay the code out
 	$(BIN)/ruff check --fix .

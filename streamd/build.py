@@ -3,6 +3,7 @@
 import copy
 import time
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -18,6 +19,7 @@ from streamd.engines.contract import (
     Platform,
     batch_ladder,
 )
+from streamd.engines.engine_file import is_engine_file
 from streamd.engines.onnx_batch import with_free_batch
 from streamd.engines.onnx_contract import CONTRACT_VERSION, with_contract
 from streamd.engines.onnx_model import find_model, read_model
@@ -35,7 +37,7 @@ def order_for(
     return EngineOrder(
         model=model,
         shapes=shapes or (model.shape,),
-        ladder=(model.batch,) if model.batch else batch_ladder(config.batch_size),
+        ladder=model.ladder or batch_ladder(config.batch_size),
         precision=config.precision,
         graph=_Graphs(model, config),
     )
@@ -70,14 +72,8 @@ def build(
             return entry
         began_s = time.monotonic()
         built = backend.build(order, folder, tell)
-        proof = _prove(order, config, backend, built, folder)
-        tell(str(proof))
-        if not proof.passed:
-            raise EngineError(
-                f"{order.model.path}: the {built.precision} engine of {key.backend} is not "
-                f"accurate enough (bar {proof.bar:g}): {proof}"
-            )
-        manifest = new_manifest(key, built, proof.as_dict(), time.monotonic() - began_s)
+        proof = _proof(order, config, backend, built, folder, tell)
+        manifest = new_manifest(key, built, proof, time.monotonic() - began_s)
         return cache.store(folder, manifest)
 
 
@@ -89,6 +85,28 @@ def find_whole(cache: EngineCache, key: EngineKey, tell: Tell) -> Entry | None:
         tell(f"{error}; building it again")
         cache.remove(cache.root / key.folder)
         return None
+
+
+def _proof(
+    order: EngineOrder,
+    config: ModelConfig,
+    backend: Backend,
+    built: Built,
+    folder: Path,
+    tell: Tell,
+) -> dict[str, Any]:
+    """What the manifest keeps of the proof. Raises EngineError where the engine fails it."""
+    if is_engine_file(order.model.path):
+        tell("taken as it is: there is no model to compare it with")
+        return {"agreement": None}
+    proof = _prove(order, config, backend, built, folder)
+    tell(str(proof))
+    if not proof.passed:
+        raise EngineError(
+            f"{order.model.path}: the {built.precision} engine of {backend.name} is not "
+            f"accurate enough (bar {proof.bar:g}): {proof}"
+        )
+    return proof.as_dict()
 
 
 def _prove(

@@ -7,6 +7,7 @@ from streamd.build import build, key_of, order_for
 from streamd.child import Tell, child_main
 from streamd.config import ModelConfig
 from streamd.engines import choose_backend, inspect_model, load_backend
+from streamd.engines.engine_file import is_engine_file
 from streamd.slots import InputShape
 
 
@@ -15,7 +16,8 @@ def build_as_told(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     config = ModelConfig.model_validate(order["model"])
     shapes = tuple(InputShape(height, width) for height, width in order["shapes"])
     asked = order_for(inspect_model(config.path, config.imgsz), config, shapes or None)
-    backend = load_backend(choose_backend(config.backend)[0])
+    name, _ = choose_backend(config.backend, foreign_engine=is_engine_file(config.path))
+    backend = load_backend(name)
     key = key_of(asked, config, backend.name, backend.platform())
     entry = build(asked, config, key, backend, tell)
     return {"folder": str(entry.folder), **asdict(entry.manifest)}

@@ -44,6 +44,8 @@ class Collector:
         self._lineup = Lineup()
         self._batches = 0
         self._ladder = engine.spec.ladder
+        # An engine that somebody else built may take less than what is configured.
+        self._batch_size = min(spec.model_config.batch_size, self._ladder[-1])
         self._mine = np.zeros(spec.pool.count, np.bool_)
         for camera in spec.cameras:
             self._mine[camera.ring.first : camera.ring.first + camera.ring.count] = True
@@ -92,7 +94,7 @@ class Collector:
         """Gives batches to free runners; returns when to look again (None: at the next ring)."""
         while self._free.acquire(blocking=False):
             now_ns = time.monotonic_ns()
-            policy = BatchPolicy(self._ladder[-1], self._wait_ns(now_ns))
+            policy = BatchPolicy(self._batch_size, self._wait_ns(now_ns))
             active = self._lineup.active_cameras(now_ns)
             decision = collect_batch(self._lineup.ready, now_ns, policy, active)
             if not decision.frames:

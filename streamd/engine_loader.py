@@ -13,6 +13,7 @@ from streamd.child import Tell, run_child
 from streamd.config import ModelConfig
 from streamd.engines import Engine, ModelInfo, choose_backend, load_backend
 from streamd.engines.cache import EngineCache
+from streamd.engines.engine_file import is_engine_file
 from streamd.errors import EngineError
 from streamd.slots import InputShape
 
@@ -37,7 +38,7 @@ def load_engine(
 
     Raises EngineError.
     """
-    name, why = choose_backend(config.backend)
+    name, why = choose_backend(config.backend, foreign_engine=is_engine_file(model.path))
     backend = load_backend(name)
     # A checkpoint was exported: what is built from is the model's file, not the configured one.
     settings = config.model_copy(update={"path": model.path})

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from streamd.collector import Collector
 from streamd.engine_loader import LoadedEngine, load_engine
 from streamd.engines import Engine, Runner, runner_count
+from streamd.errors import EngineError
 from streamd.logs import get_logger
 from streamd.messages import EngineReport
 from streamd.results import Outlet, Results
@@ -45,6 +46,10 @@ def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
         spec.model, spec.model_config, lambda step: log.info("engine_build", step=step)
     )
     engine = loaded.engine
+    try:
+        engine.adopt(spec.pool.images)
+    except EngineError as error:
+        log.warning("slots_not_pinned", reason=str(error), effect="loading costs more CPU")
     runners = engine.runners(runner_count(spec.model_config, engine.spec))
     _warm_up(engine, runners)
     results = Results(

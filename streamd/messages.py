@@ -42,7 +42,8 @@ class CameraReport:
 class EngineReport:
     """An inference worker has a warm engine; `why` says what made it this backend.
 
-    `agreement` is that of the engine with its model, from when it was built.
+    `agreement` is that of the engine with its model, from when it was built; None where there was
+    no model to compare it with.
     """
 
     backend: str
@@ -52,7 +53,7 @@ class EngineReport:
     shapes: tuple[str, ...]
     ladder: tuple[int, ...]
     cached: bool
-    agreement: float
+    agreement: float | None
     load_s: float
 
 

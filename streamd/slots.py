@@ -156,6 +156,11 @@ class SlotPool:
         """Shared memory that the pool takes once every slot was used."""
         return self._block.size
 
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """All memory that images lie in, as bytes."""
+        return self._block.array(self._images_at, (self.count * self.image_bytes,), np.uint8)
+
     def image(self, slot: int, shape: InputShape) -> NDArray[np.uint8]:
         """The image of `slot` as (height, width, 3) uint8 RGB."""
         offset = self._images_at + slot * self.image_bytes

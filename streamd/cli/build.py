@@ -18,7 +18,8 @@ from streamd.config import ModelConfig
 from streamd.engine_loader import build_apart
 from streamd.engines import inspect_model, installed_backends, load_backend
 from streamd.engines.cache import EngineCache, Entry
-from streamd.errors import ConfigError, EngineError, Fault
+from streamd.engines.engine_file import is_engine_file
+from streamd.errors import ConfigError, EngineError, Fault, ModelError
 
 CacheOption = Annotated[str, typer.Option("--output", "--cache", help="folder of built engines")]
 
@@ -26,7 +27,7 @@ CacheOption = Annotated[str, typer.Option("--output", "--cache", help="folder of
 @app.command()
 def build(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="a detector: .pt or .onnx")],
-    backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8")] = "auto",
     batch_size: Annotated[int, typer.Option(help="largest batch, in frames")] = 8,
     imgsz: Annotated[str, typer.Option(help="auto, N, or HEIGHTxWIDTH")] = "auto",
@@ -49,6 +50,8 @@ def build(
         "min_agreement": min_agreement,
     }
     config = _config(options)
+    if is_engine_file(model):
+        raise ModelError(f"{model}: is built already; name it as model.path")
     began_s = time.monotonic()
     tell = _silent if as_json else _progress
     config = config.model_copy(update={"path": as_onnx(config, tell)})
@@ -197,12 +200,16 @@ def _show_engines(cache: str, rows: list[tuple[Entry, str | None]]) -> None:
     shown = ("folder", "backend", "precision", "shapes", "ladder", "agreement", "size_mb", "age_h")
     if not sys.stdout.isatty():
         for one in listed:
-            values = [str(one[name]) for name in shown]
+            values = [_cell(one[name]) for name in shown]
             print("\t".join([*values, one["misfit"] or "fits"]))
         return
     table = Table(box=None)
     for name in (*shown, "fits"):
         table.add_column(name)
     for one in listed:
-        table.add_row(*(str(one[name]) for name in shown), one["misfit"] or "yes")
+        table.add_row(*(_cell(one[name]) for name in shown), one["misfit"] or "yes")
     Console().print(table)
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(value)

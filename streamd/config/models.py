@@ -79,16 +79,18 @@ class ModelConfig(_Section):
 
     path: str = Field(
         "engines/shapes.onnx",
-        description="a detection model: .onnx or .pt (which needs the extra [export], once)",
+        description="a detection model: .onnx, .pt (needs the extra [export], once), or a TensorRT "
+        ".engine of ultralytics",
     )
-    backend: Literal["auto", "openvino", "onnxruntime"] = Field(
+    backend: Literal["auto", "tensorrt", "openvino", "onnxruntime"] = Field(
         "auto",
-        description="openvino or onnxruntime; auto: openvino where it is installed",
+        description="tensorrt, openvino or onnxruntime; auto: tensorrt where it and a GPU are, "
+        "else openvino, else onnxruntime",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto",
-        description="fp32, bf16, fp16 or int8; auto: what is measured to be fastest "
-        "with openvino, fp32 with onnxruntime",
+        description="fp32, bf16, fp16 or int8; auto: fp16 with tensorrt, what is measured to be "
+        "fastest with openvino, fp32 with onnxruntime",
     )
     calibrate: str | None = Field(
         None,

@@ -5,7 +5,7 @@ import os
 from streamd.config import ModelConfig
 from streamd.engines.backends import choose_backend, installed_backends, load_backend
 from streamd.engines.contract import CANDIDATES, Engine, EngineSpec, ModelInfo, Runner
-from streamd.engines.onnx_model import inspect_model
+from streamd.engines.model_file import inspect_model
 
 __all__ = [
     "CANDIDATES",

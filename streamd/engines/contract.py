@@ -19,8 +19,8 @@ class ModelInfo:
     """What a model file says of itself.
 
     `labels` by class id; `shape` is its own input size; `dynamic` says whether others are possible.
-    `batch` is the number of images that it always takes, 0 where it takes any. `end_to_end` models
-    give final boxes: they need no NMS.
+    `end_to_end` models give final boxes: they need no NMS. `ladder` has the batch sizes that it is
+    bound to; None where any can be built.
     """
 
     path: str
@@ -30,7 +30,7 @@ class ModelInfo:
     shape: InputShape
     dynamic: bool
     end_to_end: bool
-    batch: int = 0
+    ladder: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,13 @@ class Engine(Protocol):
     @property
     def spec(self) -> EngineSpec:
         """What was loaded."""
+        ...
+
+    def adopt(self, memory: NDArray[np.uint8]) -> None:
+        """Makes `memory`, that images will lie in, quick to load from. Raises EngineError.
+
+        Called once at most, before `runners`. An engine on the CPU has nothing to do.
+        """
         ...
 
     def runners(self, count: int) -> list[Runner]:

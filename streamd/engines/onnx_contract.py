@@ -12,8 +12,9 @@ from streamd.engines.onnx_model import Head, head_of, opset_of
 from streamd.slots import InputShape
 
 # Goes up whenever the graph changes: engines that were built before do not fit any more.
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 _END = 2**31 - 1  # of an axis, whatever its length
+_OPSET, _IR_VERSION = 17, 8
 
 
 def with_contract(model: onnx.ModelProto, path: str, shape: InputShape) -> onnx.ModelProto:
@@ -25,13 +26,37 @@ def with_contract(model: onnx.ModelProto, path: str, shape: InputShape) -> onnx.
     head = head_of(model, path)
     wrapper = _Wrapper(model)
     wrapper.take_uint8_images(shape)
-    if head is Head.END_TO_END:
-        wrapper.finish(wrapper.output)
-    elif head is Head.SELECTED:
-        wrapper.rescale_selected(shape)
-    else:
-        wrapper.select_best(transposed=head is Head.RAW, shape=shape)
+    wrapper.give_candidates(head, shape)
     return model
+
+
+def preamble(shape: InputShape, *, half: bool) -> bytes:
+    """What stands before a model that cannot be changed any more, as a serialised model.
+
+    `sd_images` (batch, height, width, 3) uint8 -> `sd_input` (batch, 3, height, width), 0 to 1.
+    """
+    model = _identity("sd_input", (3, shape.height, shape.width), half=half)
+    _Wrapper(model).take_uint8_images(shape)
+    return model.SerializeToString()
+
+
+def selection(dims: tuple[int, int], head: Head, shape: InputShape, *, half: bool) -> bytes:
+    """What stands behind a model that cannot be changed any more, as a serialised model.
+
+    `sd_output` (batch, *dims) of a `head` -> `candidates` (batch, K, 6) float32.
+    """
+    model = _identity("sd_output", dims, half=half)
+    _Wrapper(model).give_candidates(head, shape)
+    return model.SerializeToString()
+
+
+def _identity(name: str, dims: tuple[int, ...], *, half: bool) -> onnx.ModelProto:
+    """A model whose output is its input, `name` (batch, *dims)."""
+    element = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    tensor = helper.make_tensor_value_info(name, element, ["batch", *dims])
+    graph = helper.make_graph([], "streamd", [tensor], [tensor])
+    opset = helper.make_opsetid("", _OPSET)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION)
 
 
 class _Wrapper:
@@ -51,9 +76,10 @@ class _Wrapper:
         to = TensorProto.FLOAT16 if self._half else TensorProto.FLOAT
         scale = self._constant("sd_scale", [1 / 255], np.float16 if self._half else np.float32)
         self._front = [
-            helper.make_node("Transpose", ["sd_images"], ["sd_nchw"], perm=[0, 3, 1, 2]),
-            helper.make_node("Cast", ["sd_nchw"], ["sd_float"], to=to),
-            helper.make_node("Mul", ["sd_float", scale], [own]),
+            # TensorRT takes uint8 into a Cast, and nowhere else.
+            helper.make_node("Cast", ["sd_images"], ["sd_float"], to=to),
+            helper.make_node("Transpose", ["sd_float"], ["sd_nchw"], perm=[0, 3, 1, 2]),
+            helper.make_node("Mul", ["sd_nchw", scale], [own]),
         ]
         nodes = [*self._front, *self._graph.node]
         del self._graph.node[:]
@@ -64,7 +90,16 @@ class _Wrapper:
         self._graph.input.append(images)
         del self._graph.value_info[:]
 
-    def select_best(self, *, transposed: bool, shape: InputShape) -> None:
+    def give_candidates(self, head: Head, shape: InputShape) -> None:
+        """The output of a `head` -> candidates (batch, K, 6) float32."""
+        if head is Head.END_TO_END:
+            self._finish(self.output)
+        elif head is Head.SELECTED:
+            self._rescale_selected(shape)
+        else:
+            self._select_best(transposed=head is Head.RAW, shape=shape)
+
+    def _select_best(self, *, transposed: bool, shape: InputShape) -> None:
         """Keeps the CANDIDATES boxes with the best class scores, as corners."""
         boxes_first = self.output
         if transposed:
@@ -82,16 +117,16 @@ class _Wrapper:
             self._float(self._unsqueeze("sd_top", "sd_top3"), "sd_top_float"),
             self._float(labels, "sd_labels_float"),
         ]
-        self.finish(self._node("Concat", parts, "sd_out", axis=2))
+        self._finish(self._node("Concat", parts, "sd_out", axis=2))
 
-    def rescale_selected(self, shape: InputShape) -> None:
+    def _rescale_selected(self, shape: InputShape) -> None:
         """(batch, queries, 6) of cx, cy, w, h in 0..1, score, class -> corners in pixels."""
         boxes = self._slice(self.output, 0, 4, "sd_kept_boxes")
         rest = self._float(self._slice(self.output, 4, 6, "sd_rest"), "sd_rest_float")
         corners = self._corners(boxes, shape, normalised=True)
-        self.finish(self._node("Concat", [corners, rest], "sd_out", axis=2))
+        self._finish(self._node("Concat", [corners, rest], "sd_out", axis=2))
 
-    def finish(self, output: str) -> None:
+    def _finish(self, output: str) -> None:
         """Makes `output` the graph's only output, `candidates`."""
         self._node("Cast", [output], "candidates", to=TensorProto.FLOAT)
         del self._graph.output[:]

@@ -10,6 +10,7 @@ There are four kinds of head:
 
 import ast
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def inspect_model(path: str, imgsz: str | int | tuple[int, int] = "auto") -> Mod
         stride=stride,
         shape=_chosen_shape(own, imgsz, stride, dynamic, path),
         dynamic=dynamic,
-        batch=fixed_batch(with_free_batch(model)),
+        ladder=_bound_ladder(model),
         end_to_end=head is not Head.RAW,
     )
 
@@ -95,11 +96,28 @@ def head_of(model: onnx.ModelProto, path: str) -> Head:
         found = ", ".join(output.name for output in model.graph.output)
         raise ModelError(f"{path}: has {len(model.graph.output)} outputs ({found}), expected one")
     dims = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
+    return head_of_output(
+        dims,
+        classes,
+        end_to_end=metadata.get("end2end") == "True",
+        head_name=metadata.get("head", ""),
+        path=path,
+    )
+
+
+def head_of_output(
+    dims: Sequence[int], classes: int, *, end_to_end: bool, head_name: str, path: str
+) -> Head:
+    """The kind of head by the sizes of its output, 0 or less where they vary.
+
+    `end_to_end` and `head_name` are what the metadata says, "" where it names no head. Raises
+    ModelError where it is none.
+    """
     if len(dims) == 3:
         # Only since ultralytics writes the head's name does RT-DETR select.
-        if metadata.get("head") == "RTDETRDecoder":
+        if head_name == "RTDETRDecoder":
             return Head.SELECTED
-        if metadata.get("end2end") == "True" and dims[2] == 6:
+        if end_to_end and dims[2] == 6:
             return Head.END_TO_END
         if dims[1] == 4 + classes:
             return Head.RAW
@@ -107,7 +125,7 @@ def head_of(model: onnx.ModelProto, path: str) -> Head:
             return Head.QUERIES
         if dims[2] == 6:
             return Head.END_TO_END
-    shape = ", ".join(str(size or "?") for size in dims)
+    shape = ", ".join(str(size) if size > 0 else "?" for size in dims)
     raise ModelError(
         f"{path}: is no detector that streamd knows: its output is ({shape}), "
         f"for {classes} classes expected (batch, {4 + classes}, anchors) or (batch, boxes, 6)"
@@ -117,6 +135,11 @@ def head_of(model: onnx.ModelProto, path: str) -> Head:
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of the standard operators that `model` uses; 0 where it names none."""
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+
+
+def _bound_ladder(model: onnx.ModelProto) -> tuple[int, ...] | None:
+    batch = fixed_batch(with_free_batch(model))
+    return (batch,) if batch else None
 
 
 def _metadata(model: onnx.ModelProto) -> dict[str, str]:

@@ -76,6 +76,9 @@ class OnnxRuntimeEngine:
         self._sessions = sessions
         self.spec = spec
 
+    def adopt(self, memory: NDArray[np.uint8]) -> None:
+        """See Engine."""
+
     def runners(self, count: int) -> list[Runner]:
         """See Engine."""
         return [OnnxRuntimeRunner(self._sessions, self.spec) for _ in range(count)]

@@ -171,6 +171,9 @@ class OpenVinoEngine:
         self._networks = networks
         self.spec = spec
 
+    def adopt(self, memory: NDArray[np.uint8]) -> None:
+        """See Engine."""
+
     def runners(self, count: int) -> list[Runner]:
         """See Engine."""
         return [OpenVinoRunner(self._networks, self.spec) for _ in range(count)]

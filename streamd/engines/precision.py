@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from streamd.errors import EngineError
 
@@ -22,13 +23,15 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` with fp16 weights, arithmetic, input and output.
 
     What follows the last layer with weights stays float32: it turns distances into pixels, and
-    fp16 has only half pixels beyond 512.
+    fp16 has only half pixels beyond 512. Layers in int8 stay so, with scales in fp16: ONNX allows
+    that from opset 19 on, TensorRT in any. Changes `model` in place.
     """
     _require("fp16")
     from onnxruntime.transformers.float16 import (  # noqa: PLC0415  # an extra
         convert_float_to_float16,
     )
 
+    _use_float_biases(model.graph)
     tail = nodes_behind_weights(model.graph)
     try:
         half: onnx.ModelProto = convert_float_to_float16(
@@ -127,6 +130,17 @@ def _sums_overflow() -> bool:
     """
     flags = Path("/proc/cpuinfo").read_text()
     return "avx2" in flags and "vnni" not in flags
+
+
+def _use_float_biases(graph: onnx.GraphProto) -> None:
+    """Biases in int32 become float32: fp16 cannot hold their scales, TensorRT takes no int32."""
+    constants = {constant.name: constant for constant in graph.initializer}
+    for node in [each for each in graph.node if each.op_type == "DequantizeLinear"]:
+        bias, scale = (constants.get(name) for name in node.input[:2])
+        if bias is not None and scale is not None and bias.data_type == onnx.TensorProto.INT32:
+            value = (numpy_helper.to_array(bias) * numpy_helper.to_array(scale)).astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
+            graph.node.remove(node)
 
 
 def _require(precision: str) -> None:

@@ -21,7 +21,7 @@ class Reference:
     def __init__(self, model: ModelInfo, shape: InputShape) -> None:
         proto = read_model(model.path)
         self._head = head_of(proto, model.path)
-        self._batch = model.batch or 1
+        self._batch = model.ladder[0] if model.ladder else 1
         self._size = np.array([shape.width, shape.height] * 2, np.float32)
         core = ov.Core()
         settings = {properties.hint.inference_precision(): ov.Type.f32}

@@ -209,6 +209,7 @@ def test_a_cache_that_cannot_be_written_costs_the_build_only(
         ("none.pt", "none.pt: no such file"),
         ("none.onnx", "none.onnx: no such file"),
         ("wide.onnx", "wide.onnx: its input has 16 channels, not 3"),
+        ("own.engine", "own.engine: is built already; name it as model.path"),
     ],
 )
 def test_what_cannot_be_built_is_one_line(tmp_path: Path, name: str, line: str) -> None:
@@ -221,6 +222,16 @@ def test_what_cannot_be_built_is_one_line(tmp_path: Path, name: str, line: str) 
     code, out, errors = streamd("build", str(tmp_path / name), "--output", str(tmp_path / "cache"))
     assert (code, out) == (2, "")
     assert errors == [f"{tmp_path}/{line}"]
+
+
+def test_an_engine_of_ultralytics_that_is_cut_off_is_one_line(tmp_path: Path, clip: Clip) -> None:
+    engine = tmp_path / "own.engine"
+    engine.write_bytes((3000).to_bytes(4, "little") + b'{"task": "detect", "names": {')
+    config = tmp_path / "config.yaml"
+    config.write_text(f"model: {{path: {engine}}}\ncameras: [{{id: a, url: {clip.path}}}]\n")
+    code, _, errors = streamd("check", str(config))
+    what = "is truncated, or no TensorRT engine of ultralytics"
+    assert (code, errors) == (2, [f"{config}:1: model.path: {engine}: {what}"])
 
 
 def test_a_pickle_of_something_else_is_not_loaded(tmp_path: Path) -> None:

@@ -19,13 +19,14 @@ from streamd.engines import (
     load_backend,
 )
 from streamd.errors import EngineError
-from streamd.slots import InputShape
+from streamd.nvidia import driver_missing
+from streamd.slots import InputShape, SlotPool
 
 from .fakes import TinyModel, write_model
 
 SHAPE = InputShape(32, 64)
-NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
-BACKENDS = ["openvino", "onnxruntime"]
+NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT"}
+BACKENDS = ["openvino", "onnxruntime", pytest.param("tensorrt", marks=pytest.mark.gpu)]
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -34,6 +35,8 @@ def backend(request: pytest.FixtureRequest) -> str:
     name = str(request.param)
     if name not in installed_backends():
         pytest.skip(f"{name} is not installed")
+    if name == "tensorrt" and (missing := driver_missing()):
+        pytest.skip(missing)
     return name
 
 
@@ -174,7 +177,7 @@ def laddered(tmp_path_factory: pytest.TempPathFactory, backend: str) -> tuple[Ti
 def test_an_engine_tells_what_it_is(laddered: tuple[TinyModel, Engine], backend: str) -> None:
     spec = laddered[1].spec
     assert (spec.backend, spec.precision) == (backend, "fp32")
-    assert spec.device == "CPU"
+    assert ("sm_" in spec.device) if backend == "tensorrt" else (spec.device == "CPU")
     assert spec.streams >= 1
     assert (spec.shapes, spec.ladder) == ((SHAPE,), (1, 2, 4, 5))
 
@@ -215,6 +218,22 @@ def test_runners_do_not_share_their_images_or_their_results(
     for images, result in zip(batches, results, strict=True):
         expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
         assert result == pytest.approx(expected, abs=1e-4)
+
+
+def test_images_may_lie_in_memory_that_the_engine_adopted(tmp_path: Path, backend: str) -> None:
+    model = write_model(tmp_path / "m.onnx", (6, 9))
+    engine = engine_of(model, backend, batch_size=2)
+    pool = SlotPool(4, SHAPE)
+    engine.adopt(pool.images)
+    slots = [pool.image(number, SHAPE) for number in (3, 1)]
+    images = pictures(2)
+    for slot, image in zip(slots, images, strict=True):
+        slot[...] = image
+    (runner,) = engine.runners(1)
+    runner.load(slots)
+    pool.images[...] = 0
+    expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
+    assert runner.run() == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_model_that_cannot_be_built_is_an_engine_error_that_names_it(

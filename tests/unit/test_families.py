@@ -97,7 +97,7 @@ def test_a_family_is_understood(family: str, path: Path) -> None:
     expected = EXPECTED[family]
     model = inspect_model(str(path))
     assert len(model.labels) == expected.classes
-    assert model.batch == 0
+    assert model.ladder is None
     assert (model.end_to_end, model.dynamic) == (expected.end_to_end, expected.dynamic)
     assert (model.shape, model.stride) == (InputShape(*expected.shape), 32)
 

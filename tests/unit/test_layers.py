@@ -54,6 +54,9 @@ OWNERS = {
     "torch": "export_child",
     "ultralytics": "export_child",
     "onnxruntime": "engines.onnxruntime_engine engines.precision",
+    "tensorrt": "engines.tensorrt_library",
+    "tensorrt_rtx": "engines.tensorrt_library",
+    "pycuda": "engines.cuda",
 }
 
 
@@ -156,7 +159,7 @@ def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
     ("module", "never"),
     [
         ("streamd.supervisor", {"openvino"}),
-        ("streamd.daemon", {"openvino"}),
+        ("streamd.daemon", {"openvino", "tensorrt", "pycuda"}),
         ("streamd.ingest", {"cv2", "openvino", "redis", "fastapi"}),
         ("streamd.config", {"av", "cv2", "numpy", "onnx", "redis"}),
     ],

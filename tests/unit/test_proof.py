@@ -37,6 +37,9 @@ class PlayedEngine:
         self.batches: list[int] = []
         self.seen = 0
 
+    def adopt(self, memory: NDArray[np.uint8]) -> None:
+        raise AssertionError("a proof has no slots")
+
     def runners(self, count: int) -> list[Runner]:
         assert count == 1
         return [self]

@@ -1,0 +1,43 @@
+"""TensorRT, or TensorRT for RTX where that is what is installed: `trt` is either of them.
+
+They differ in nothing that streamd calls. typings/ has what was recorded of each version.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+else:
+    try:
+        import tensorrt as trt
+    except ImportError:
+        import tensorrt_rtx as trt
+
+__all__ = ["Log", "library_version", "trt"]
+
+_FAULTS = ("ERROR", "INTERNAL_ERROR")
+
+
+class Log(trt.ILogger):
+    """Keeps what TensorRT complains of, in place of printing it."""
+
+    def __init__(self) -> None:
+        trt.ILogger.__init__(self)
+        self._faults: list[str] = []
+
+    def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+        """Called by TensorRT, from any of its threads."""
+        if severity.name in _FAULTS:
+            self._faults.append(msg)
+
+    def take_cause(self) -> str:
+        """The first complaint since this was last asked, in one line; others follow from it."""
+        faults, self._faults = self._faults, []
+        first = faults[0].strip() if faults else "TensorRT gives no reason"
+        return first.splitlines()[0]
+
+
+def library_version() -> str:
+    """As the cache knows it: `11.4.0.106`, or `rtx 1.7.1.116`."""
+    version = str(trt.__version__)
+    return f"rtx {version}" if trt.__name__ == "tensorrt_rtx" else version
