@@ -15,13 +15,13 @@ from streamd.testing.rtsp_server import RtspServer
 from .harness import DaemonFactory
 
 
-def streamd(*arguments: str) -> tuple[int, str, list[str]]:
+def streamd(*arguments: str, within_s: float = 60) -> tuple[int, str, list[str]]:
     """Exit code, standard output, and the lines of standard error."""
     done = subprocess.run(
         [sys.executable, "-m", "streamd", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=within_s,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr.splitlines()

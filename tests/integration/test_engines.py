@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from streamd.demo.clips import Clip
+from streamd.engines import inspect_model
 
 from .harness import DaemonFactory, eventually
 from .test_bad_input import streamd
@@ -250,7 +252,27 @@ def test_a_pickle_of_something_else_is_not_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.assets
 def test_a_checkpoint_without_the_extra_says_what_to_install(tmp_path: Path, assets: Path) -> None:
+    if find_spec("ultralytics"):
+        pytest.skip("ultralytics is installed")
     checkpoint = assets / "models" / "yolov8n_coco.pt"
     code, _, errors = streamd("build", str(checkpoint), "--output", str(tmp_path))
     assert code == 2
     assert "pip install 'streamd[export]'" in errors[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.assets
+def test_a_checkpoint_becomes_an_engine(assets: Path, tmp_path: Path) -> None:
+    if not find_spec("ultralytics"):
+        pytest.skip("ultralytics is not installed: pip install 'streamd[export]'")
+    checkpoint = assets / "models" / "yolov8n_coco.pt"
+    pictures = assets / "videos" / "pedestrians.mp4"
+    options = ("--output", str(tmp_path), "--batch-size", "1", "--calibrate", str(pictures))
+    code, out, errors = streamd("build", str(checkpoint), *options, "--json", within_s=300)
+    assert (code, errors) == (0, [])
+    built = json.loads(out)
+    assert built["agreement"] >= 0.99
+    assert built["proof"]["compared"] > 100
+    (exported,) = tmp_path.glob("exported-*/yolov8n_coco.onnx")
+    given = inspect_model(str(assets / "models" / "yolov8n_coco.onnx"))
+    assert inspect_model(str(exported)).labels == given.labels
