@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 # The calls of TensorRT are checked against each recorded version; pyproject.toml has the newest.
 OTHER_TENSORRT := 10.16 rtx-1.7
 
+# Each of two processes takes a module of tests at a time; most of them wait for real peers.
+PARALLEL := -n 2 --dist loadscope
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint format bench clean
 
@@ -17,7 +20,7 @@ demo: $(VENV)/.demo ## the whole system with synthetic cameras; Ctrl-C ends it
 	$(BIN)/streamd demo $(ARGS)
 
 test: $(VENV)/.dev ## all tests but the slow ones
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 test-all: $(VENV)/.dev ## all tests that this machine can run
 	$(BIN)/pytest -m "not gpu or gpu" $(ARGS)

@@ -101,8 +101,9 @@ class Demo:
             clip = write_clip(folder / f"{id_}.mp4", Scene(seed=number), _CLIP_S)
             self.clips[id_] = clip
             if number == 1:
-                url = server.mount(f"/{id_}", clip.path).url
-                cameras.append(CameraConfig(id=id_, url=url))
+                mount = server.mount(f"/{id_}", clip.path)
+                mount.catch_up = True  # the truth goes by the clip's time
+                cameras.append(CameraConfig(id=id_, url=mount.url))
             else:
                 cameras.append(CameraConfig(id=id_, url=str(clip.path), loop=True, paced=True))
         return tuple(cameras)

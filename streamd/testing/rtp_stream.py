@@ -46,7 +46,7 @@ class RtpStream:
         late = time.monotonic() - self._due()
         if self.ended or late < 0:
             return
-        if self._mount.stall or late > _MAX_LATE_S:
+        if self._mount.stall or (late > _MAX_LATE_S and not self._mount.catch_up):
             self._pass_started += late
         if self._mount.stall:
             return

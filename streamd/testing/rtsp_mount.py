@@ -46,6 +46,8 @@ class Mount:
 
         self.stall = False
         """Connections stay open, nothing is sent, pictures wait; RTP time goes on."""
+        self.catch_up = False
+        """Pictures that are late are sent at once; else all that follow are late by as much."""
         self.silent = False
         """DESCRIBE is never answered."""
         self.refuse = False
