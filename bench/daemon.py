@@ -186,7 +186,7 @@ def daemon_run(
             break
         for role, used_mb in memory_by_role(process.pid).items():
             memory[role] = max(used_mb, memory.get(role, 0.0))
-        time.sleep(0.5)
+        time.sleep(2.0)  # each look costs CPU that the daemon then lacks
     if process.wait() != 0:
         raise SystemExit("the daemon failed")
     entries = client.xrange("streamd:detections")
