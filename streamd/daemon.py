@@ -13,7 +13,7 @@ from streamd.fleet import Fleet
 from streamd.http_api import HttpServer, bind, build_app
 from streamd.layout import Layout, lay_out
 from streamd.logs import get_logger
-from streamd.publisher import check_redis
+from streamd.redis_client import check_redis
 from streamd.source import missing_file
 from streamd.supervisor import Supervisor
 
@@ -119,4 +119,4 @@ def _greet(layout: Layout, port: int, redis_error: str | None) -> None:
         http=f"http://{config.http.host}:{port}",
     )
     if redis_error:
-        log.warning("redis_lost", reason=redis_error, effect="events wait in memory")
+        log.warning("redis_lost", reason=redis_error, effect="events wait on disk")

@@ -46,6 +46,10 @@ class SetupError(StreamdError):
     """The machine refuses what the configuration asks for, such as a port in use."""
 
 
+class SpoolError(StreamdError):
+    """The spool's folder cannot be read or written; the text names it."""
+
+
 class Reason(StrEnum):
     """Why a camera is offline: the `reason` of the status stream and of the API."""
 

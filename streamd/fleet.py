@@ -81,7 +81,7 @@ class Fleet:
         self._sampled_ns = now_ns
         for id_, entry in self.cameras.items():
             captured = self.ledger.get(entry.index, "captured")
-            inferred = self.ledger.get(entry.index, "inferred")
+            inferred = self.ledger.inferred(entry.index)
             old_captured, old_inferred = self._samples[id_]
             self._samples[id_] = captured, inferred
             share = min(1.0, seconds / 3)

@@ -25,7 +25,15 @@ INGEST = (
     "scaled",
     "last_frame_ns",
 )
-INFERENCE = ("inferred", "superseded", "objects", "events", "events_lost", "last_inferred_ns")
+INFERENCE = (
+    "inferred_event",  # the frame's event is with Redis, on disk, or lost and counted as that
+    "inferred_quiet",  # the frame had none to publish
+    "superseded",
+    "objects",
+    "events",
+    "events_lost",
+    "last_inferred_ns",
+)
 SUPERVISOR = ("lost_ingest", "lost_inference")
 WORKER = (
     "batches",
@@ -37,6 +45,9 @@ WORKER = (
     "postprocess_cpu_ns",
     "publish_cpu_ns",
     "redis_errors",
+    "spool_events",
+    "spool_bytes",
+    "spool_oldest_ms",
 )
 _COLUMNS = {name: i for i, name in enumerate((*INGEST, *INFERENCE, *SUPERVISOR))}
 _WORKER_COLUMNS = {name: i for i, name in enumerate(WORKER)}
@@ -99,9 +110,17 @@ class Ledger:
         """One counter of one camera."""
         return int(self._counts[camera, _COLUMNS[column]])
 
+    def inferred(self, camera: int) -> int:
+        """Frames of one camera that were inferred."""
+        return self.get(camera, "inferred_event") + self.get(camera, "inferred_quiet")
+
     def add_worker(self, worker: int, column: str, count: int) -> None:
         """Adds to a counter of an inference worker; only one thread of it may."""
         self._worker[worker, _WORKER_COLUMNS[column]] += count
+
+    def set_worker(self, worker: int, column: str, value: int) -> None:
+        """Stores a value of an inference worker; only one thread of it may."""
+        self._worker[worker, _WORKER_COLUMNS[column]] = value
 
     def get_worker(self, worker: int, column: str) -> int:
         """One counter of one inference worker."""
@@ -127,7 +146,7 @@ class Ledger:
 
         return CameraLedger(
             captured=captured,
-            inferred=get("inferred"),
+            inferred=get("inferred_event") + get("inferred_quiet"),
             rate_capped=get("rate_capped"),
             overwritten=get("ring_full") + get("superseded"),
             decode_error=get("decode_error"),
@@ -158,7 +177,7 @@ class Ledger:
         `taken` frames of it were taken out of slots since the ledger began.
         """
         held = taken
-        for outcome in ("inferred", "superseded", "lost_inference"):
+        for outcome in ("inferred_event", "inferred_quiet", "superseded", "lost_inference"):
             held -= self.get(camera, outcome)
         self.add(camera, "lost_inference", held)
         return held

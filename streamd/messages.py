@@ -66,6 +66,17 @@ class RedisReport:
 
 
 @dataclass(frozen=True, slots=True)
+class EventsLost:
+    """A gap: `count` events of `camera` will not come, from the one with id `first` to `last`."""
+
+    camera: str
+    count: int
+    first: str
+    last: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerFailed:
     """The last words of a worker that cannot go on; one readable line."""
 
@@ -91,5 +102,5 @@ class Stop:
     """End. An ingest worker stops reading; an inference worker first empties what is ready."""
 
 
-ToSupervisor = CameraReport | EngineReport | RedisReport | WorkerFailed | Pong
+ToSupervisor = CameraReport | EngineReport | RedisReport | EventsLost | WorkerFailed | Pong
 ToWorker = Ping | Stop

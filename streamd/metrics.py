@@ -1,5 +1,6 @@
 """Prometheus metrics, read from shared memory when they are asked for: the hot path has none."""
 
+import time
 from collections.abc import Iterator
 
 from prometheus_client.core import (
@@ -119,7 +120,25 @@ class FleetCollector(Collector):
         yield CounterMetricFamily(
             "streamd_redis_errors", "Times that Redis was lost", value=sums["redis_errors"]
         )
+        yield from self._spool(sums)
         yield self._latency()
+
+    def _spool(self, sums: dict[str, int]) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "streamd_spool_events", "Events that wait on disk", value=sums["spool_events"]
+        )
+        yield GaugeMetricFamily(
+            "streamd_spool_bytes", "What they take on disk", value=sums["spool_bytes"]
+        )
+        since_ms = [
+            self._fleet.ledger.get_worker(n, "spool_oldest_ms") for n in range(self._workers)
+        ]
+        oldest_ms = min(filter(None, since_ms), default=0)
+        yield GaugeMetricFamily(
+            "streamd_spool_oldest_age_seconds",
+            "How long the oldest of them has waited",
+            value=max(0.0, time.time() - oldest_ms / 1000) if oldest_ms else 0.0,
+        )
 
     def _latency(self) -> Metric:
         counts = [0] * (len(LATENCY_BOUNDS_S) + 1)

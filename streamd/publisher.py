@@ -1,47 +1,32 @@
-"""Sends events to Redis: in order, pipelined, and through its absence."""
+"""Sends events to Redis: each once, in order, and through its absence.
+
+    put ──> backlog (memory) ──────────────> Redis      while all is well
+    put ──> spool (disk) ──> looked up ────> Redis      from a failure on, until the spool is empty
+
+What was on its way when Redis failed may have arrived. Before it is sent again, the publisher
+looks at the end of the stream and skips what is there.
+"""
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
-from redis.retry import Retry
-
 from streamd.clock import Backoff
-from streamd.config import RedisConfig, mask_url
-from streamd.config.secrets import mask_text
-from streamd.errors import RedisSetupError
+from streamd.config import RedisConfig
+from streamd.redis_client import RedisStreams, Unreachable
+from streamd.spooler import Entry, Spooler, SpoolListener, spool_folder
 
-_PIPELINE = 512
+_CHUNK = 512
 _LOOK_EVERY_S = 5.0
-# Redis will refuse these again however often they are sent.
-_HOPELESS = "WRONGTYPE"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One stream entry to be sent. `camera` and `ready_ns` go back to the listener."""
-
-    stream: str
-    fields: dict[Any, Any]
-    camera: int = -1
-    ready_ns: int = 0
-
-
-class Listener(Protocol):
-    """Hears what became of entries; called from the publisher's thread."""
+class Listener(SpoolListener, Protocol):
+    """Hears what became of entries; one call at a time, from any thread."""
 
     def sent(self, entries: Sequence[Entry]) -> None:
-        """Redis has answered for these."""
-        ...
-
-    def lost(self, entries: Sequence[Entry], why: str) -> None:
-        """These will not be sent any more."""
+        """Redis has these. Those that were not `spooled` are thereby kept, too."""
         ...
 
     def reachable(self, up: bool, error: str) -> None:
@@ -49,61 +34,62 @@ class Listener(Protocol):
         ...
 
 
-def connect(config: RedisConfig) -> "redis.Redis":
-    """A client that fails fast and never retries by itself: the publisher does, and in order."""
-    client: redis.Redis = redis.Redis.from_url(
-        config.url,
-        socket_timeout=config.timeout_s,
-        socket_connect_timeout=config.timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=True,
-        client_name="streamd",
-    )
-    return client
+class Streams(Protocol):
+    """The part of RedisStreams that is used here. All but `close` raise Unreachable."""
 
+    def ping(self) -> None:
+        """Asks whether it is there."""
+        ...
 
-def check_redis(config: RedisConfig) -> str | None:
-    """None if Redis can be used, else why it cannot be reached now.
+    def add(self, entries: Sequence[tuple[str, dict[str, Any]]]) -> list[str | None]:
+        """None for each that was added, or why it never will be."""
+        ...
 
-    Raises RedisSetupError where it answers but refuses: waiting would not help.
-    """
-    client = connect(config)
-    where = f"redis.url: {mask_url(config.url)}"
-    try:
-        for stream in (config.stream, config.status_stream):
-            kind = client.type(stream) if "{camera}" not in stream else "none"
-            if isinstance(kind, str) and kind not in ("none", "stream"):
-                raise RedisSetupError(f"{where}: the key {stream} is a {kind}, not a stream")
-    except (AuthenticationError, NoPermissionError, ResponseError) as error:
-        raise RedisSetupError(f"{where}: refused: {mask_text(str(error))}") from None
-    except (RedisError, OSError) as error:
-        return mask_text(str(error))
-    finally:
-        client.close()
-    return None
+    def arrived(self, wanted: dict[str, set[str]]) -> set[str]:
+        """Which of the ids, by stream, are there already."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the connection."""
+        ...
 
 
 class Publisher:
-    """A bounded backlog and the one thread that empties it into Redis.
+    """A queue in memory, one on disk, and the one thread that empties them into Redis.
 
-    `put` waits while the backlog is half full and Redis answers, so that a slow Redis slows its
-    producers; while Redis is away it never waits: the oldest entries beyond `backlog_events` are
-    dropped and reported as lost.
+    `put` waits while the memory is half full and Redis answers, so that a slow Redis slows its
+    producers. From a failure on entries go to disk and `put` never waits. Where the disk fails
+    too, the oldest entries beyond `backlog_events` are dropped and reported as lost.
+
+    `owner` names the queue on disk; no two publishers of a machine may share one.
     """
 
     def __init__(
-        self, config: RedisConfig, listener: Listener, clock_s: Callable[[], float] = time.monotonic
+        self,
+        config: RedisConfig,
+        listener: Listener,
+        owner: str,
+        *,
+        streams: Streams | None = None,
+        backoff: Backoff | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._config = config
+        self._limit = config.backlog_events
         self._listener = listener
         self._clock_s = clock_s
-        self._client = connect(config)
+        self._streams = streams or RedisStreams(config)
+        self._spool = Spooler(spool_folder(config, owner), config, listener, clock_s)
         self._backlog: deque[Entry] = deque()
         self._sending: list[Entry] = []
+        # While entries go to disk; what is there comes before the backlog.
+        self._spooling = self._spool.left_over()
+        # Whether what is to be sent next may have been sent before.
+        self._doubtful = self._spooling
         self._changed = threading.Condition()
         self._up: bool | None = None
         self._closing_at: float | None = None
-        self._backoff = Backoff(first_s=0.2, longest_s=5.0)
+        self._closed = False
+        self._backoff = backoff or Backoff(first_s=0.2, longest_s=5.0)
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     def start(self) -> None:
@@ -112,103 +98,141 @@ class Publisher:
 
     def put(self, entries: Sequence[Entry]) -> None:
         """Queues entries behind all earlier ones."""
-        limit = self._config.backlog_events
         with self._changed:
-            self._changed.wait_for(lambda: not self._up or len(self._backlog) <= limit // 2)
+            self._changed.wait_for(
+                lambda: self._spooling or not self._up or len(self._backlog) <= self._limit // 2
+            )
             self._backlog.extend(entries)
-            excess = [self._backlog.popleft() for _ in range(len(self._backlog) - limit)]
+            if self._spooling:
+                self._store()
             self._changed.notify_all()
-        if excess:
-            self._listener.lost(excess, "backlog full")
 
-    def close(self, within_s: float) -> None:
-        """Sends what is queued, for at most `within_s` seconds, and ends the thread."""
+    def close(self, within_s: float) -> int:
+        """Sends what is queued, for at most `within_s` seconds, and ends the thread.
+
+        Returns the number of entries that stay on disk, for the next start.
+        """
         with self._changed:
+            if self._spooling and not self._up and not self._backlog:
+                within_s = 0.0  # all is safe where it is
             self._closing_at = self._clock_s() + within_s
             self._changed.notify_all()
         self._thread.join(within_s)
         with self._changed:
-            left = [*self._sending, *self._backlog]
-            self._backlog.clear()
-        if left:
-            self._listener.lost(left, "stopped while Redis was away")
+            self._closed = True
+            self._take_back()
+            self._store()
+            if self._backlog:
+                self._listener.lost(list(self._backlog), "stopped while Redis was away")
+                self._backlog.clear()
+            return self._spool.close()
+
+    # The thread.
 
     def _run(self) -> None:
         while self._wait_for_work():
             with self._changed:
-                count = min(len(self._backlog), _PIPELINE)
-                self._sending = [self._backlog.popleft() for _ in range(count)]
-            error = self._send(self._sending)
-            if error is None:
-                self._set_up(True, "")
-                self._backoff.reset()
-            else:
-                self._set_up(False, error)
+                self._sending = self._next_chunk()
+            try:
+                self._send(self._sending)
+            except Unreachable as error:
+                self._failed(str(error))
                 self._pause(self._backoff.next_delay_s())
+            else:
+                self._backoff.reset()
+        self._streams.close()
 
     def _wait_for_work(self) -> bool:
         """Blocks until there is something to send; False once closing and done or out of time."""
         with self._changed:
             # An idle connection says nothing of Redis: look at first, and now and then.
             self._changed.wait_for(
-                lambda: self._backlog or self._closing_at is not None or self._up is None,
+                lambda: self._backlog or self._spooling or self._closing_at or self._up is None,
                 timeout=_LOOK_EVERY_S,
             )
+            self._spool.sync()
             if self._closing_at is None:
                 return True
-            return bool(self._backlog) and self._clock_s() < self._closing_at
+            # What is on disk is safe there: only a Redis that takes it now is worth the wait.
+            busy = self._backlog or (self._spooling and self._up)
+            return bool(busy) and self._clock_s() < self._closing_at
+
+    def _next_chunk(self) -> list[Entry]:
+        if self._spooling:
+            self._store()
+            entries = self._spool.peek(_CHUNK)
+            if entries:
+                return entries
+        count = min(len(self._backlog), _CHUNK)
+        return [self._backlog.popleft() for _ in range(count)]
+
+    def _send(self, entries: Sequence[Entry]) -> None:
+        """Sends what did not arrive before. Raises Unreachable: then all are to be sent again."""
+        there: set[str] = set()
+        if self._doubtful or not entries:
+            # Its answer also says that Redis has read all that was sent before it.
+            self._streams.ping()
+        if self._doubtful:
+            wanted: dict[str, set[str]] = {}
+            for entry in entries:
+                wanted.setdefault(entry.stream, set()).add(entry.id)
+            there = self._streams.arrived(wanted)
+        fresh = [entry for entry in entries if entry.id not in there]
+        refused = self._streams.add([(e.stream, e.fields) for e in fresh]) if fresh else []
+        self._settle(
+            entries, {e.id: why for e, why in zip(fresh, refused, strict=True) if why is not None}
+        )
+
+    def _settle(self, entries: Sequence[Entry], refused: dict[str, str]) -> None:
+        """Redis has answered: for each entry that it has, or will never take."""
+        with self._changed:
+            if self._closed:
+                return
+            self._sending = []
+            self._doubtful = False
+            self._set_up(True, "")
+            for entry in entries:
+                if entry.id in refused:
+                    self._listener.lost([entry], refused[entry.id])
+            self._listener.sent([entry for entry in entries if entry.id not in refused])
+            if entries and entries[0].spooled:
+                self._spool.remove()
+            self._spooling = len(self._spool) > 0
+            self._changed.notify_all()
+
+    def _failed(self, error: str) -> None:
+        """From now on entries go to disk, the ones that were being sent first."""
+        with self._changed:
+            if self._closed:
+                return
+            self._doubtful = self._doubtful or bool(self._sending)
+            self._spooling = True
+            self._take_back()
+            self._store()
+            self._set_up(False, error)
+            self._changed.notify_all()
+
+    def _take_back(self) -> None:
+        """What was being sent returns to where it came from."""
+        unsent, self._sending = self._sending, []
+        if unsent and unsent[0].spooled:
+            self._spool.put_back()
+        else:
+            self._backlog.extendleft(reversed(unsent))
+
+    def _store(self) -> None:
+        """Moves the backlog to disk; where that fails, keeps as much of it as memory may hold."""
+        if self._backlog and self._spool.append(list(self._backlog)):
+            self._backlog.clear()
+        excess = [self._backlog.popleft() for _ in range(len(self._backlog) - self._limit)]
+        if excess:
+            self._listener.lost(excess, "backlog full")
 
     def _pause(self, seconds: float) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._closing_at is not None, timeout=seconds)
-        if self._closing_at is not None:
-            time.sleep(min(seconds, 0.1))
-
-    def _send(self, entries: Sequence[Entry]) -> str | None:
-        """Sends entries in one round trip; returns the error if some are to be sent again."""
-        if not entries:
-            return self._ping()
-        pipeline = self._client.pipeline(transaction=False)
-        for entry in entries:
-            pipeline.xadd(
-                entry.stream, entry.fields, maxlen=self._config.max_entries, approximate=True
-            )
-        try:
-            answers: list[Any] = pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
-            answers = [error] * len(entries)
-        return self._settle(entries, answers)
-
-    def _ping(self) -> str | None:
-        try:
-            self._client.ping()
-        except (RedisError, OSError) as error:
-            return mask_text(str(error))
-        return None
-
-    def _settle(self, entries: Sequence[Entry], answers: Sequence[Any]) -> str | None:
-        """Reports what was sent or is lost, and queues the rest again, in order."""
-        sent: list[Entry] = []
-        again: list[Entry] = []
-        error: str | None = None
-        for entry, answer in zip(entries, answers, strict=True):
-            if not isinstance(answer, Exception):
-                sent.append(entry)
-            elif str(answer).startswith(_HOPELESS):
-                self._listener.lost([entry], f"{entry.stream}: {answer}")
-            else:
-                again.append(entry)
-                error = error or mask_text(str(answer)) or type(answer).__name__
-        with self._changed:
-            self._sending = []
-            self._backlog.extendleft(reversed(again))
-            self._changed.notify_all()
-        self._listener.sent(sent)
-        return error
 
     def _set_up(self, up: bool, error: str) -> None:
         if self._up is not up:
-            with self._changed:
-                self._up = up
-                self._changed.notify_all()
+            self._up = up
             self._listener.reachable(up, error)

@@ -9,6 +9,7 @@ from streamd.messages import (
     CameraReport,
     CameraState,
     EngineReport,
+    EventsLost,
     RedisReport,
     ToSupervisor,
     WorkerFailed,
@@ -66,6 +67,8 @@ class Reports:
                     self._log.info("redis_connected", worker=worker.name)
                 else:
                     self._log.warning("redis_lost", worker=worker.name, reason=error)
+            case EventsLost():
+                self._status.gap(message)
             case WorkerFailed(error):
                 worker.last_words = error
 

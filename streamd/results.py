@@ -9,8 +9,9 @@ from streamd.config import CameraConfig, Publish, RedisConfig
 from streamd.events import InferredFrame, PublishFilter, event_of
 from streamd.ledger import Ledger
 from streamd.logs import get_logger
-from streamd.messages import RedisReport
-from streamd.publisher import Entry, Publisher
+from streamd.messages import EventsLost, RedisReport
+from streamd.publisher import Publisher
+from streamd.spooler import Entry
 from streamd.stages import Stage, run_stages
 from streamd.turnstile import Turnstile
 from streamd.worker import SupervisorLink
@@ -35,7 +36,7 @@ class Outlet:
     def __init__(
         self, camera: CameraConfig, *, model: str, publish: Publish, stream: str, ledger: Ledger
     ) -> None:
-        self._id = camera.id
+        self.camera_id = camera.id
         self._model = model
         self._filter = PublishFilter(publish)
         self._stream = stream.replace("{camera}", camera.id)
@@ -53,12 +54,12 @@ class Outlet:
         dropped_before, self._dropped = self._dropped, self._ledger.dropped(index)
         event = event_of(
             frame,
-            camera=self._id,
+            camera=self.camera_id,
             model=self._model,
             dropped=self._dropped - (dropped_before or 0),
             now_ns=time.monotonic_ns(),
         )
-        return Entry(self._stream, event.fields(), index, frame.meta.ready_ns)
+        return Entry(self._stream, event.fields(), frame.meta.ready_ns)
 
 
 class Results:
@@ -77,8 +78,11 @@ class Results:
         self._worker = worker
         self._outlets = outlets
         self._ledger = ledger
-        self._publisher = Publisher(redis, Deliveries(worker, ledger, link))
+        indices = {outlet.camera_id: index for index, outlet in outlets.items()}
+        listener = Deliveries(worker, indices, ledger, link)
+        self._publisher = Publisher(redis, listener, f"inference-{worker}")
         self._turnstile: Turnstile[BatchResult] = Turnstile(room)
+        self._log = get_logger(worker=f"inference-{worker}")
         self._thread = threading.Thread(target=self._run, name="results", daemon=True)
         self.batch_ns = 0.0
 
@@ -95,19 +99,25 @@ class Results:
         """Publishes all of the `batches` that were collected, and ends."""
         self._turnstile.close(batches)
         self._thread.join()
-        self._publisher.close(_FLUSH_WITHIN_S)
+        left = self._publisher.close(_FLUSH_WITHIN_S)
+        if left:
+            self._log.warning(
+                "events_on_disk", count=left, effect="they are sent at the next start"
+            )
 
     def _run(self) -> None:
         while (result := self._turnstile.leave()) is not None:
             began = time.thread_time_ns()
             entries = [self._outlets[f.meta.camera].entry(f) for f in result.frames]
             self._publisher.put([entry for entry in entries if entry is not None])
+            for frame, entry in zip(result.frames, entries, strict=True):
+                if entry is None:
+                    self._ledger.add(frame.meta.camera, "inferred_quiet")
             self._count(result, time.thread_time_ns() - began)
 
     def _count(self, result: BatchResult, publish_cpu_ns: int) -> None:
         now_ns = time.monotonic_ns()
         for frame in result.frames:
-            self._ledger.add(frame.meta.camera, "inferred")
             self._ledger.set(frame.meta.camera, "last_inferred_ns", now_ns)
         self.batch_ns += 0.1 * (result.infer_ns - self.batch_ns)
         for column, count in (
@@ -123,31 +133,66 @@ class Results:
 
 
 class Deliveries:
-    """Books what became of entries."""
+    """Books what became of entries; the publisher makes one call at a time.
 
-    def __init__(self, worker: int, ledger: Ledger, link: SupervisorLink) -> None:
+    A frame with an event counts as inferred once a crash cannot lose the event any more.
+    `cameras` gives the index of each camera; entries of others are left from an earlier run.
+    """
+
+    def __init__(
+        self, worker: int, cameras: dict[str, int], ledger: Ledger, link: SupervisorLink
+    ) -> None:
         self._worker = worker
+        self._cameras = cameras
         self._ledger = ledger
         self._link = link
-        self._booking = threading.Lock()
         self._log = get_logger(worker=f"inference-{worker}")
+
+    def kept(self, entries: Sequence[Entry]) -> None:
+        """See publisher.Listener."""
+        self._book(entries, "inferred_event")
 
     def sent(self, entries: Sequence[Entry]) -> None:
         """See publisher.Listener."""
+        fresh = [entry for entry in entries if not entry.spooled]
+        self._book(fresh, "inferred_event")
+        self._book(entries, "events")
         now_ns = time.monotonic_ns()
-        for entry in entries:
-            self._ledger.add(entry.camera, "events")
+        for entry in fresh:
             self._ledger.observe_latency(self._worker, (now_ns - entry.ready_ns) / 1e9)
 
     def lost(self, entries: Sequence[Entry], why: str) -> None:
-        """See publisher.Listener; called from two threads."""
-        with self._booking:
-            for entry in entries:
-                self._ledger.add(entry.camera, "events_lost")
+        """See publisher.Listener."""
+        self._book([entry for entry in entries if not entry.spooled], "inferred_event")
+        self._book(entries, "events_lost")
         self._log.warning("events_lost", count=len(entries), reason=why)
+        by_camera: dict[str, list[Entry]] = {}
+        for entry in entries:
+            by_camera.setdefault(str(entry.fields["camera"]), []).append(entry)
+        for camera, gone in by_camera.items():
+            self._link.send(EventsLost(camera, len(gone), gone[0].id, gone[-1].id, why))
+
+    def waiting(self, spooled: int, size_bytes: int, oldest_ms: int) -> None:
+        """See publisher.Listener."""
+        for column, value in (
+            ("spool_events", spooled),
+            ("spool_bytes", size_bytes),
+            ("spool_oldest_ms", oldest_ms),
+        ):
+            self._ledger.set_worker(self._worker, column, value)
+
+    def spool_unusable(self, error: str) -> None:
+        """See publisher.Listener."""
+        self._log.warning("spool_unusable", reason=error, effect="events wait in memory alone")
 
     def reachable(self, up: bool, error: str) -> None:
         """See publisher.Listener."""
         if not up:
             self._ledger.add_worker(self._worker, "redis_errors", 1)
         self._link.send(RedisReport(up, error))
+
+    def _book(self, entries: Sequence[Entry], column: str) -> None:
+        for entry in entries:
+            camera = self._cameras.get(str(entry.fields["camera"]))
+            if camera is not None:
+                self._ledger.add(camera, column)

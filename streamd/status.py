@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 
 from streamd.config import CameraConfig, RedisConfig
 from streamd.events import SCHEMA_VERSION
-from streamd.messages import CameraReport
-from streamd.publisher import Entry, Publisher
+from streamd.logs import get_logger
+from streamd.messages import CameraReport, EventsLost
+from streamd.publisher import Publisher
+from streamd.spooler import Entry
 
 
 class StatusStream:
@@ -17,7 +19,10 @@ class StatusStream:
     ) -> None:
         self._stream = config.status_stream
         self._on_reachable = on_reachable
-        self._publisher = Publisher(config, self)
+        self._publisher = Publisher(config, self, "status")
+        self._session = time.time_ns() // 1_000_000
+        self._count = 0
+        self._log = get_logger()
 
     def start(self) -> None:
         """Starts sending."""
@@ -39,9 +44,16 @@ class StatusStream:
         """A worker process was lost or restarted."""
         self._put("worker", name, state, reason, detail)
 
+    def gap(self, gap: EventsLost) -> None:
+        """Events of a camera will not come."""
+        detail = f"{gap.count} events, {gap.first} to {gap.last}"
+        self._put("gap", gap.camera, "lost", gap.why.replace(" ", "_"), detail)
+
     def _put(self, kind: str, name: str, state: str, reason: str, detail: str) -> None:
+        self._count += 1
         fields = {
             "v": SCHEMA_VERSION,
+            "id": f"status:{self._session}:{self._count}",
             "ts": time.time_ns() // 1_000_000,
             "kind": kind,
             "name": name,
@@ -51,11 +63,21 @@ class StatusStream:
         }
         self._publisher.put([Entry(self._stream, fields)])
 
+    def kept(self, entries: Sequence[Entry]) -> None:
+        """See publisher.Listener."""
+
     def sent(self, entries: Sequence[Entry]) -> None:
         """See publisher.Listener."""
 
     def lost(self, entries: Sequence[Entry], why: str) -> None:
         """See publisher.Listener. A lost status is told by the log as well."""
+
+    def waiting(self, spooled: int, size_bytes: int, oldest_ms: int) -> None:
+        """See publisher.Listener."""
+
+    def spool_unusable(self, error: str) -> None:
+        """See publisher.Listener."""
+        self._log.warning("spool_unusable", reason=error, effect="the status waits in memory alone")
 
     def reachable(self, up: bool, error: str) -> None:
         """See publisher.Listener."""

@@ -7,7 +7,7 @@ from redis.exceptions import RedisError
 
 from streamd.config import Config, RedisConfig
 from streamd.events import Event, parse_event
-from streamd.publisher import connect
+from streamd.redis_client import connect
 
 
 def streams_of(config: Config) -> list[str]:
@@ -25,8 +25,9 @@ def subscribe(
     is away or refuses.
     """
     # redis-py types its answers as awaitable or not; what is used here is a list of pairs.
-    client: Any = connect(redis)
+    client: Any = None
     try:
+        client = connect(redis)
         positions = {stream: _position(client, stream, start) for stream in streams}
         while True:
             answer = client.xread(positions, count=200, block=block_ms)
@@ -39,7 +40,8 @@ def subscribe(
     except (RedisError, OSError) as error:
         raise ConnectionError(str(error)) from None
     finally:
-        client.close()
+        if client is not None:
+            client.close()
 
 
 def _position(client: Any, stream: str, start: str) -> str:

@@ -157,8 +157,12 @@ class Supervisor:
     def _exit_code(self) -> int:
         states = [entry.report.state for entry in self._fleet.cameras.values()]
         # A batch job that could not deliver has failed; a service is not ended for that.
-        undelivered = self._until_done and any(
-            self._layout.ledger.get(place.index, "events_lost") for place in self._layout.cameras
+        ledger = self._layout.ledger
+        undelivered = self._until_done and (
+            any(ledger.get(place.index, "events_lost") for place in self._layout.cameras)
+            or any(
+                ledger.get_worker(worker.number, "spool_events") for worker in self._crew.inference
+            )
         )
         return int(self._failed or CameraState.FAILED in states or undelivered)
 

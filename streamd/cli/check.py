@@ -19,7 +19,7 @@ from streamd.engine_loader import load_engine
 from streamd.errors import ConfigError, EngineError, Fault, RedisSetupError, SourceError
 from streamd.layout import lay_out
 from streamd.probe import ProbeResult, probe
-from streamd.publisher import check_redis
+from streamd.redis_client import check_redis
 from streamd.source import missing_file, source_for
 
 

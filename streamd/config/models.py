@@ -19,7 +19,15 @@ Location = tuple[str | int, ...]
 AutoOrPositive = Literal["auto"] | Annotated[int, Field(ge=1)]
 ImageSize = Literal["auto"] | Annotated[int, Field(ge=32)] | tuple[int, int]
 
-REDIS_SCHEMES = ("redis", "rediss", "unix")
+REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
 LIVE_SCHEMES = ("rtsp", "rtsps", "http", "https")
 _NETWORK = tuple(f"{scheme}://" for scheme in LIVE_SCHEMES)
 
@@ -44,10 +52,33 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
+class SpoolConfig(_Section):
+    """Where events wait while Redis is away."""
+
+    path: str | None = Field(
+        "spool", min_length=1, description="folder, made when it is needed; null: memory alone"
+    )
+    max_mb: float = Field(
+        256.0,
+        ge=0.1,
+        le=1e6,
+        description="most megabytes on disk for each inference worker; the oldest events go first",
+    )
+    fsync: Literal["always", "every_second", "never"] = Field(
+        "every_second",
+        description="when events are brought to the disk itself, which matters when the power "
+        "fails: always, every_second or never",
+    )
+
+
 class RedisConfig(_Section):
     """Where events go."""
 
-    url: str = Field("redis://localhost:6379/0", description="redis://, rediss:// or unix:// URL")
+    url: str = Field(
+        "redis://localhost:6379/0",
+        description="redis://, rediss:// or unix:// URL; redis+sentinel://H:P,H:P/SERVICE/DB, "
+        "redis+cluster://H:P, both also as rediss+",
+    )
     stream: str = Field(
         "streamd:detections",
         min_length=1,
@@ -61,8 +92,16 @@ class RedisConfig(_Section):
     )
     timeout_s: float = Field(5.0, gt=0, le=60, description="seconds for a connect or an answer")
     backlog_events: int = Field(
-        10_000, ge=1, description="events kept in memory while Redis is away; the oldest go first"
+        10_000,
+        ge=1,
+        description="events kept in memory where the spool cannot be used; the oldest go first",
     )
+    spool: SpoolConfig = Field(
+        default_factory=SpoolConfig, description="where events wait while Redis is away"
+    )
+    tls_ca: str | None = Field(None, description="file of CA certificates to trust (rediss://)")
+    tls_cert: str | None = Field(None, description="file of the client's certificate (rediss://)")
+    tls_key: str | None = Field(None, description="file of the client certificate's key")
 
     @field_validator("url")
     @classmethod

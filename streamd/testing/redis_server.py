@@ -6,10 +6,11 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from streamd.errors import SetupError
@@ -19,15 +20,28 @@ _STARTS_WITHIN_S = 10.0
 
 
 class RedisServer:
-    """A redis-server on 127.0.0.1, in memory alone; `url` is where it listens.
+    """A redis-server on 127.0.0.1; `url` is where it listens.
 
-    `password` makes it ask for one. Its port stays the same over stop and start.
+    It keeps its data in memory alone, with `durable` also on disk before it answers. `password`
+    makes it ask for one. `settings` are further ones of redis.conf; as a `sentinel` it needs some.
+    Its port stays the same over stop and start.
     """
 
-    def __init__(self, port: int = 0, *, password: str | None = None) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        password: str | None = None,
+        durable: bool = False,
+        sentinel: bool = False,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._executable = find_redis_server()
         self.port = port or _free_port()
         self._password = password
+        self._durable = durable
+        self._sentinel = sentinel
+        self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="streamd-redis-")
 
@@ -39,12 +53,12 @@ class RedisServer:
 
     def start(self) -> None:
         """Starts it and waits until it answers. Raises SetupError where it does not."""
-        settings = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "appendonly": "no"}
-        if self._password:
-            settings["requirepass"] = self._password
-        arguments = [part for key, value in settings.items() for part in (f"--{key}", value)]
+        path = Path(self._folder.name) / "redis.conf"
+        if not path.exists():  # a Sentinel writes into its own
+            path.write_text("".join(f"{key} {value}\n" for key, value in self._all_settings()))
+        mode = ["--sentinel"] if self._sentinel else []
         self._process = subprocess.Popen(
-            [self._executable, *arguments],
+            [self._executable, str(path), *mode],
             cwd=self._folder.name,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -79,6 +93,15 @@ class RedisServer:
         """Ends it and removes its folder."""
         self.kill()
         self._folder.cleanup()
+
+    def _all_settings(self) -> Iterator[tuple[str, str]]:
+        yield from (("port", str(self.port)), ("bind", "127.0.0.1"))
+        if not self._sentinel:
+            yield from (("save", '""'), ("appendonly", "yes" if self._durable else "no"))
+            yield "appendfsync", "always"
+        if self._password:
+            yield "requirepass", self._password
+        yield from self._settings.items()
 
     def _signal(self, number: int) -> None:
         if self._process is not None:

@@ -20,6 +20,13 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
+def durable_redis() -> Iterator[RedisServer]:
+    """It still has what it answered for after it was killed."""
+    with RedisServer(durable=True) as server:
+        yield server
+
+
+@pytest.fixture
 def rtsp_server() -> Iterator[RtspServer]:
     with RtspServer() as server:
         yield server
@@ -48,9 +55,14 @@ def daemon(tmp_path: Path, redis_server: RedisServer) -> Iterator[DaemonFactory]
     """Starts daemons on `redis_server`; none outlives the test."""
     started: list[Daemon] = []
 
-    def start(settings: str, *arguments: str) -> Daemon:
+    def start(
+        settings: str,
+        *arguments: str,
+        server: RedisServer | None = None,
+        redis_settings: str = "",
+    ) -> Daemon:
         path = tmp_path / f"config-{len(started)}.yaml"
-        daemon = Daemon(path, settings, redis_server, arguments)
+        daemon = Daemon(path, settings, server or redis_server, arguments, redis_settings)
         started.append(daemon)
         return daemon
 

@@ -24,7 +24,13 @@ STATUS = "streamd:status"
 
 
 class DaemonFactory(Protocol):
-    def __call__(self, settings: str, *arguments: str) -> "Daemon": ...
+    def __call__(
+        self,
+        settings: str,
+        *arguments: str,
+        server: RedisServer | None = None,
+        redis_settings: str = "",
+    ) -> "Daemon": ...
 
 
 T = TypeVar("T")
@@ -46,9 +52,15 @@ class Daemon:
     """`streamd run` on a configuration whose `settings` are YAML without redis and http."""
 
     def __init__(
-        self, path: Path, settings: str, server: RedisServer, arguments: tuple[str, ...]
+        self,
+        path: Path,
+        settings: str,
+        server: RedisServer,
+        arguments: tuple[str, ...],
+        redis_settings: str = "",
     ) -> None:
-        path.write_text(f'redis: {{url: "{server.url}"}}\nhttp: {{port: 0}}\n{settings}')
+        more = f", {redis_settings}" if redis_settings else ""
+        path.write_text(f'redis: {{url: "{server.url}"{more}}}\nhttp: {{port: 0}}\n{settings}')
         self.config = path
         self._redis: Any = redis.Redis.from_url(server.url, decode_responses=True)
         self.log: list[dict[str, Any]] = []
@@ -120,6 +132,11 @@ class Daemon:
         """Name, state and reason of every camera entry in the status stream."""
         entries = [fields for _, fields in self._redis.xrange(STATUS) or []]
         return [(e["name"], e["state"], e["reason"]) for e in entries if e["kind"] == "camera"]
+
+    def status_entries(self, kind: str) -> list[dict[str, str]]:
+        """The fields of the status stream's entries of `kind`."""
+        entries = [fields for _, fields in self._redis.xrange(STATUS) or []]
+        return [fields for fields in entries if fields["kind"] == kind]
 
     def children(self, name: str = "") -> list[psutil.Process]:
         """The worker processes, by their names."""

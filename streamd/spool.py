@@ -1,0 +1,288 @@
+"""A queue on disk for what cannot be delivered yet: bounded, in order, whole after any crash.
+
+A folder of segments, `00000000000000000000.log` and so on, each a run of records:
+
+    4 bytes   length of the payload, little-endian
+    4 bytes   CRC-32 of the payload
+    payload
+
+A segment is removed once all of it was taken; `cursor` says how far the first one was. It is
+written behind the deliveries, so what was delivered just before a crash is given out once more:
+the publisher has to know such records again. A record that a crash has torn is cut off.
+"""
+
+import fcntl
+import os
+import struct
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from streamd.errors import SpoolError
+
+Fsync = Literal["always", "every_second", "never"]
+
+_HEADER = struct.Struct("<II")
+_SEGMENTS = 16  # the bound is kept by dropping whole segments: a sixteenth at a time
+_SMALLEST_SEGMENT = 4096
+
+
+@dataclass(slots=True)
+class _Segment:
+    """A file of the queue: its whole records, and bytes up to the end of the last of them."""
+
+    path: Path
+    records: int
+    size: int
+
+
+class Spool:
+    """First in, first out. One process may have it open; one thread at a time may use it.
+
+    Every method raises SpoolError where the disk fails; an `append` that failed has left nothing.
+    `damaged` counts records whose checksum was wrong when the spool was opened: they are gone.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_bytes: int,
+        fsync: Fsync = "every_second",
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = folder
+        self._segment_bytes = max(_SMALLEST_SEGMENT, max_bytes // _SEGMENTS)
+        self._max_bytes = max_bytes
+        self._fsync = fsync
+        self._clock_s = clock_s
+        self._synced_s = clock_s()
+        self._waiting: deque[bytes] = deque()  # the first segment's, read and not yet taken
+        self._taken_bytes = 0  # of the first segment
+        self._peeked = 0  # records that somebody is delivering: they are not dropped
+        self._tail_fd = -1
+        self.damaged = 0
+        self._lock_fd = self._lock()
+        try:
+            self._segments = deque(self._recover())
+            self._open_tail()
+            self._count = sum(segment.records for segment in self._segments)
+            self._skip_taken()
+        except OSError as error:
+            os.close(self._lock_fd)
+            raise self._failure(error) from None
+
+    def __len__(self) -> int:
+        """Records that wait."""
+        return self._count
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes on disk."""
+        return sum(segment.size for segment in self._segments)
+
+    def append(self, records: Sequence[bytes]) -> list[bytes]:
+        """Puts records at the end; returns the oldest ones if they had to make room.
+
+        Those of the last `peek` stay until they are removed or put back.
+        """
+        try:
+            if self._segments[-1].size >= self._segment_bytes:
+                self._open_tail()
+            self._write(records)
+            if self._fsync == "always":
+                os.fsync(self._tail_fd)
+            else:
+                self.sync()
+            return self._make_room()
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def peek(self, count: int) -> list[bytes]:
+        """Up to `count` of the oldest records; they stay, and are safe from `append`."""
+        try:
+            if not self._waiting and self._count:
+                self._waiting.extend(self._left_of_first())
+        except OSError as error:
+            raise self._failure(error) from None
+        self._peeked = min(count, len(self._waiting))
+        return [self._waiting[i] for i in range(self._peeked)]
+
+    def put_back(self) -> list[bytes]:
+        """What the last `peek` gave was not delivered. Returns what had to make room by now."""
+        self._peeked = 0
+        try:
+            return self._make_room()
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def remove(self) -> None:
+        """Takes off what the last `peek` gave."""
+        count, self._peeked = self._peeked, 0
+        for _ in range(count):
+            self._taken_bytes += _HEADER.size + len(self._waiting.popleft())
+        self._count -= count
+        first = self._segments[0]
+        first.records -= count
+        try:
+            if first.records == 0:
+                self._remove_first()
+            else:
+                self._write_cursor()
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def sync(self) -> None:
+        """Brings what was appended to the disk itself, if the policy says that it is time."""
+        if self._fsync != "every_second" or self._clock_s() - self._synced_s < 1.0:
+            return
+        self._synced_s = self._clock_s()
+        try:
+            os.fsync(self._tail_fd)
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def close(self) -> None:
+        """Lets others open it; an empty one leaves no file but its lock."""
+        with suppress(OSError):
+            if self._fsync != "never":
+                os.fsync(self._tail_fd)
+            if not self._count:
+                self._segments[0].path.unlink(missing_ok=True)
+        os.close(self._tail_fd)
+        os.close(self._lock_fd)
+
+    def _lock(self) -> int:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._failure(error) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise SpoolError(f"{self._folder}: is in use by another process") from None
+        return lock
+
+    def _write(self, records: Sequence[bytes]) -> None:
+        """All of `records`, or none: what a full disk has cut off is taken back."""
+        data = _framed(records)
+        tail = self._segments[-1]
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(self._tail_fd, memoryview(data)[written:])
+        except OSError:
+            os.ftruncate(self._tail_fd, tail.size)
+            raise
+        tail.size += len(data)
+        tail.records += len(records)
+        self._count += len(records)
+
+    def _make_room(self) -> list[bytes]:
+        dropped: list[bytes] = []
+        while self.size_bytes > self._max_bytes and len(self._segments) > 1 and not self._peeked:
+            left = list(self._left_of_first())
+            self._count -= len(left)
+            self._remove_first()
+            dropped += left
+        return dropped
+
+    def _recover(self) -> Iterator[_Segment]:
+        """Every segment with what is whole of it; what was torn is cut off."""
+        for path in sorted(self._folder.glob("*.log")):
+            scan = _Scan(path.read_bytes())
+            whole = list(scan)
+            if not whole:
+                path.unlink()
+                continue
+            if scan.damaged:
+                self.damaged += scan.damaged
+                self._replace(path, _framed(whole))
+            os.truncate(path, len(_framed(whole)))
+            yield _Segment(path, len(whole), path.stat().st_size)
+
+    def _open_tail(self) -> None:
+        """A new segment: records never go behind old ones that may have been torn."""
+        number = int(self._segments[-1].path.stem) + 1 if self._segments else 0
+        path = self._folder / f"{number:020}.log"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        tail_fd = os.open(path, flags, 0o600)
+        if self._tail_fd >= 0:
+            os.close(self._tail_fd)
+        self._tail_fd = tail_fd
+        self._segments.append(_Segment(path, 0, 0))
+
+    def _skip_taken(self) -> None:
+        """Goes on where the cursor stands, if it is of the first segment."""
+        first = self._segments[0]
+        try:
+            name, taken = (self._folder / "cursor").read_text().split()
+            taken_bytes = int(taken)
+        except (OSError, ValueError):
+            return
+        if first.path.name != name or taken_bytes > first.size:
+            return
+        left = sum(1 for _ in _Scan(first.path.read_bytes()[taken_bytes:]))
+        self._count -= first.records - left
+        first.records, self._taken_bytes = left, taken_bytes
+        if not left and len(self._segments) > 1:
+            self._remove_first()
+
+    def _left_of_first(self) -> Iterator[bytes]:
+        return iter(_Scan(self._segments[0].path.read_bytes()[self._taken_bytes :]))
+
+    def _remove_first(self) -> None:
+        self._waiting.clear()
+        self._taken_bytes = 0
+        if len(self._segments) == 1:
+            self._open_tail()
+        self._segments.popleft().path.unlink(missing_ok=True)
+
+    def _write_cursor(self) -> None:
+        text = f"{self._segments[0].path.name} {self._taken_bytes}\n"
+        self._replace(self._folder / "cursor", text.encode())
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(data)
+        fresh.replace(path)
+
+    def _failure(self, error: OSError) -> SpoolError:
+        return SpoolError(f"{self._folder}: {error.strerror or error}")
+
+
+def _framed(records: Sequence[bytes]) -> bytes:
+    return b"".join(_HEADER.pack(len(r), zlib.crc32(r)) + r for r in records)
+
+
+class _Scan:
+    """The whole records in `data`.
+
+    A record whose checksum is wrong is passed over and counted as `damaged` where others follow
+    it, and is the torn end of the data where none does.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.damaged = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        data, at, bad = self._data, 0, 0
+        while at + _HEADER.size <= len(data):
+            length, checksum = _HEADER.unpack_from(data, at)
+            payload = data[at + _HEADER.size : at + _HEADER.size + length]
+            if len(payload) < length:
+                return
+            at += _HEADER.size + length
+            if zlib.crc32(payload) != checksum or not length:
+                bad += 1
+                continue
+            self.damaged, bad = self.damaged + bad, 0
+            yield payload

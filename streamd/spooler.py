@@ -1,0 +1,190 @@
+"""Entries on disk: what the publisher asks of its spool, with a disk that may fail."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+from streamd.config import RedisConfig
+from streamd.errors import SpoolError
+from streamd.spool import Spool
+
+_AGAIN_AFTER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stream entry to be sent; its field `id` tells it from all others.
+
+    `ready_ns` goes back to the listener. A `spooled` entry was on disk, perhaps since an earlier
+    process.
+    """
+
+    stream: str
+    fields: dict[str, Any]
+    ready_ns: int = 0
+    spooled: bool = False
+
+    @property
+    def id(self) -> str:
+        """The same for an entry that is sent twice."""
+        return str(self.fields["id"])
+
+
+class SpoolListener(Protocol):
+    """Hears what becomes of entries on disk; one call at a time."""
+
+    def kept(self, entries: Sequence[Entry]) -> None:
+        """The disk has these now: a crash of this process does not lose them."""
+        ...
+
+    def lost(self, entries: Sequence[Entry], why: str) -> None:
+        """These will not be sent any more."""
+        ...
+
+    def waiting(self, spooled: int, size_bytes: int, oldest_ms: int) -> None:
+        """So many entries are on disk; the oldest since `oldest_ms` (epoch), 0 where none is."""
+        ...
+
+    def spool_unusable(self, error: str) -> None:
+        """The disk fails: entries wait in memory alone. Called once until it works again."""
+        ...
+
+
+class Spooler:
+    """A queue of entries in `folder` (None: no spool, nothing is ever stored).
+
+    The spool is opened at its first use, so a service that never loses Redis needs no disk. No
+    method raises: where the disk fails, nothing was done and the listener is told.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        config: RedisConfig,
+        listener: SpoolListener,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = folder
+        self._config = config.spool
+        self._listener = listener
+        self._clock_s = clock_s
+        self._spool: Spool | None = None
+        self._failed_s: float | None = None
+        self._oldest_ms = 0
+
+    def __len__(self) -> int:
+        return len(self._spool) if self._spool is not None else 0
+
+    def left_over(self) -> bool:
+        """Whether an earlier process may have left entries."""
+        return self._folder is not None and any(self._folder.glob("*.log"))
+
+    def append(self, entries: Sequence[Entry]) -> bool:
+        """Stores `entries` behind all others. False where it cannot."""
+        now_ms = time.time_ns() // 1_000_000
+        dropped: list[bytes] = []
+
+        def store(spool: Spool) -> None:
+            records = [msgspec.msgpack.encode((now_ms, e.stream, e.fields)) for e in entries]
+            if not len(spool):
+                self._oldest_ms = now_ms
+            dropped.extend(spool.append(records))
+
+        if not self._on_disk(store):
+            return False
+        self._listener.kept(entries)
+        self._tell_dropped(dropped)
+        return True
+
+    def peek(self, count: int) -> list[Entry]:
+        """Up to `count` of the oldest; they stay until they are removed or put back."""
+        records: list[bytes] = []
+        self._on_disk(lambda spool: records.extend(spool.peek(count)))
+        self._oldest_ms = msgspec.msgpack.decode(records[0])[0] if records else 0
+        self._tell()
+        return [_entry(record) for record in records]
+
+    def put_back(self) -> None:
+        """What the last `peek` gave was not delivered."""
+        dropped: list[bytes] = []
+        self._on_disk(lambda spool: dropped.extend(spool.put_back()))
+        self._tell_dropped(dropped)
+
+    def remove(self) -> None:
+        """Takes off what the last `peek` gave."""
+        self._on_disk(Spool.remove)
+        self._tell()
+
+    def sync(self) -> None:
+        """See Spool.sync."""
+        if self._spool is not None:
+            self._on_disk(Spool.sync)
+
+    def close(self) -> int:
+        """Lets others open it; returns how many entries stay on disk."""
+        left = len(self)
+        if self._spool is not None:
+            self._spool.close()
+        self._spool = self._folder = None
+        return left
+
+    def _on_disk(self, work: Callable[[Spool], Any]) -> bool:
+        """Does `work`. A disk that failed is left alone for a second."""
+        failed_s = self._failed_s
+        if self._folder is None:
+            return False
+        if failed_s is not None and self._clock_s() - failed_s < _AGAIN_AFTER_S:
+            return False
+        try:
+            work(self._opened(self._folder))
+        except SpoolError as error:
+            if failed_s is None:
+                self._listener.spool_unusable(str(error))
+            self._failed_s = self._clock_s()
+            return False
+        self._failed_s = None
+        return True
+
+    def _opened(self, folder: Path) -> Spool:
+        if self._spool is None:
+            config = self._config
+            spool = Spool(folder, max_bytes=int(config.max_mb * 1e6), fsync=config.fsync)
+            self._spool = spool
+            if spool.damaged:
+                text = f"{folder}: {spool.damaged} damaged events were passed over"
+                self._listener.spool_unusable(text)
+        return self._spool
+
+    def _tell_dropped(self, dropped: list[bytes]) -> None:
+        if dropped:
+            self._listener.lost([_entry(record) for record in dropped], "spool full")
+        self._tell()
+
+    def _tell(self) -> None:
+        size_bytes = self._spool.size_bytes if self._spool is not None else 0
+        self._listener.waiting(len(self), size_bytes, self._oldest_ms if len(self) else 0)
+
+
+def spool_folder(config: RedisConfig, owner: str) -> Path | None:
+    """Where `owner` keeps what is meant for the Redis and stream of `config`.
+
+    A name of the place without its login: a password that changes orphans nothing. Entries never
+    go to another Redis than the one they were meant for.
+    """
+    if config.spool.path is None:
+        return None
+    parts = urlsplit(config.url)
+    place = f"{parts.netloc.rpartition('@')[2]}{parts.path} {config.stream} {config.status_stream}"
+    name = hashlib.sha256(place.encode()).hexdigest()[:8]
+    return Path(config.spool.path) / f"{name}-{owner}"
+
+
+def _entry(record: bytes) -> Entry:
+    _, stream, fields = msgspec.msgpack.decode(record)
+    return Entry(stream, fields, spooled=True)

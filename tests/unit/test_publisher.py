@@ -1,0 +1,327 @@
+"""Each event once and in order, whatever Redis, the disk and this process do."""
+
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamd.clock import Backoff
+from streamd.config import RedisConfig
+from streamd.publisher import Publisher
+from streamd.redis_client import Unreachable
+from streamd.spooler import Entry, spool_folder
+
+PATIENCE_S = 30.0
+
+
+class FakeStreams:
+    """A Redis whose next answers are as `faults` says: "ok", "before" or "after" it took them."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, str]] = []
+        self.faults: list[str] = []
+        self.down = False
+        self.refuse: str | None = None
+        self.looks = 0
+        self.changed = threading.Condition()
+
+    def ping(self) -> None:
+        if self.down:
+            raise Unreachable("is down")
+
+    def add(self, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str | None]:
+        self.ping()
+        fault = self.faults.pop(0) if self.faults else "ok"
+        if fault == "before":
+            raise Unreachable("was cut off before")
+        with self.changed:
+            taken = [(s, str(fields["id"])) for s, fields in entries if s != self.refuse]
+            self.entries += taken
+            self.changed.notify_all()
+        if fault == "after":
+            raise Unreachable("was cut off after")
+        return ["WRONGTYPE" if stream == self.refuse else None for stream, _ in entries]
+
+    def arrived(self, wanted: Mapping[str, set[str]]) -> set[str]:
+        self.looks += 1
+        self.ping()
+        return {id_ for stream, id_ in self.entries if id_ in wanted.get(stream, set())}
+
+    def close(self) -> None:
+        pass
+
+    def wait_for(self, count: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.entries) >= count, PATIENCE_S)
+
+    def wait_for_id(self, id_: str) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.ids[-1:] == [id_], PATIENCE_S)
+
+    @property
+    def ids(self) -> list[str]:
+        return [id_ for _, id_ in self.entries]
+
+
+class Books:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.kept_ids: list[str] = []
+        self.sent_ids: list[str] = []
+        self.losses: list[tuple[str, str]] = []
+        self.states: list[bool] = []
+        self.unusable: list[str] = []
+        self.on_disk = 0
+        self.changed = threading.Condition()
+
+    def kept(self, entries: Sequence[Entry]) -> None:
+        self.kept_ids += [entry.id for entry in entries]
+
+    def sent(self, entries: Sequence[Entry]) -> None:
+        self.kept_ids += [entry.id for entry in entries if not entry.spooled]
+        self.sent_ids += [entry.id for entry in entries]
+
+    def lost(self, entries: Sequence[Entry], why: str) -> None:
+        self.losses += [(entry.id, why) for entry in entries]
+
+    def waiting(self, spooled: int, size_bytes: int, oldest_ms: int) -> None:
+        assert (spooled > 0) == (size_bytes > 0) == (oldest_ms > 0)
+        self.on_disk = spooled
+
+    def spool_unusable(self, error: str) -> None:
+        self.unusable.append(error)
+
+    def reachable(self, up: bool, error: str) -> None:
+        with self.changed:
+            self.states.append(up)
+            self.changed.notify_all()
+
+    def wait_until(self, up: bool) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.states[-1:] == [up], PATIENCE_S)
+
+
+def entries(start: int, stop: int, stream: str = "s") -> list[Entry]:
+    return [
+        Entry(stream, {"id": f"gate:1:{n}", "camera": "gate", "data": b"{}"}, ready_ns=n)
+        for n in range(start, stop)
+    ]
+
+
+def ids(start: int, stop: int) -> list[str]:
+    return [entry.id for entry in entries(start, stop)]
+
+
+def config_at(folder: Path | None, max_mb: float = 10.0, **settings: Any) -> RedisConfig:
+    spool = {"path": None if folder is None else str(folder), "max_mb": max_mb, "fsync": "never"}
+    return RedisConfig.model_validate({"spool": spool, **settings})
+
+
+def publisher(config: RedisConfig, books: Books, streams: FakeStreams) -> Publisher:
+    made = Publisher(
+        config, books, "test", streams=streams, backoff=Backoff(first_s=0.0, longest_s=0.0)
+    )
+    made.start()
+    return made
+
+
+@pytest.fixture
+def streams() -> FakeStreams:
+    return FakeStreams()
+
+
+@pytest.fixture
+def books() -> Books:
+    return Books()
+
+
+def test_while_all_is_well_nothing_touches_the_disk(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    out = publisher(config_at(tmp_path / "spool"), books, streams)
+    out.put(entries(0, 1000))
+    streams.wait_for(1000)
+    assert out.close(PATIENCE_S) == 0
+    assert streams.ids == books.sent_ids == books.kept_ids == ids(0, 1000)
+    assert not (tmp_path / "spool").exists()
+    assert streams.looks == 0
+
+
+def test_what_arrived_before_the_answer_was_lost_is_not_sent_twice(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    streams.faults = ["ok", "after", "before", "after"]
+    out = publisher(config_at(tmp_path), books, streams)
+    for n in range(10):
+        out.put(entries(10 * n, 10 * n + 10))
+    streams.wait_for(100)
+    assert out.close(PATIENCE_S) == 0
+    assert streams.ids == books.sent_ids == ids(0, 100)
+    assert sorted(books.kept_ids) == sorted(ids(0, 100))
+
+
+def test_an_absence_is_bridged_in_order(tmp_path: Path, streams: FakeStreams, books: Books) -> None:
+    out = publisher(config_at(tmp_path), books, streams)
+    out.put(entries(0, 5))
+    streams.wait_for(5)
+    streams.down = True
+    out.put(entries(5, 10))
+    books.wait_until(up=False)
+    out.put(entries(10, 800))
+    assert books.kept_ids == ids(0, 800)  # on disk before put returned
+    streams.down = False
+    out.put(entries(800, 810))
+    streams.wait_for(810)
+    assert out.close(PATIENCE_S) == 0
+    assert streams.ids == ids(0, 810)
+    assert books.states == [True, False, True]
+    assert books.on_disk == 0
+
+
+def test_what_stays_on_disk_is_sent_by_the_next_process_first(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    streams.down = True
+    out = publisher(config_at(tmp_path), books, streams)
+    out.put(entries(0, 20))
+    books.wait_until(up=False)
+    assert out.close(PATIENCE_S) == 20
+    streams.down = False
+    later = Books()
+    out = publisher(config_at(tmp_path), later, streams)
+    out.put(entries(20, 25))
+    streams.wait_for(25)
+    assert out.close(PATIENCE_S) == 0
+    assert streams.ids == ids(0, 25)
+    assert later.kept_ids == ids(20, 25)  # the others were, by the first
+    assert not books.losses
+
+
+def test_a_killed_process_loses_nothing_that_it_had_kept_and_repeats_nothing(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    streams.down = True
+    config = config_at(tmp_path / "first")
+    out = publisher(config, books, streams)
+    out.put(entries(0, 600))
+    books.wait_until(up=False)
+    # Killed after Redis took a chunk and before the disk knew of it.
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    again = FakeStreams()
+    again.entries += [("s", id_) for id_ in ids(0, 300)]
+    successor = publisher(config_at(tmp_path / "second"), Books(), again)
+    again.wait_for(600)
+    successor.close(PATIENCE_S)
+    out.close(0.0)
+    assert again.ids == ids(0, 600)
+
+
+def test_a_full_spool_gives_up_the_oldest(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    streams.down = True
+    out = publisher(config_at(tmp_path, max_mb=0.1), books, streams)
+    out.put(entries(0, 1))
+    books.wait_until(up=False)
+    for n in range(1, 3000):
+        out.put(entries(n, n + 1))
+    streams.down = False
+    out.put(entries(3000, 3001))
+    streams.wait_for_id("gate:1:3000")
+    out.close(PATIENCE_S)
+    assert {why for _, why in books.losses} == {"spool full"}
+    assert [id_ for id_, _ in books.losses] + streams.ids == ids(0, 3001)
+
+
+@pytest.mark.parametrize("folder", [None, "file/spool"])
+def test_without_a_disk_memory_keeps_the_newest(
+    tmp_path: Path, streams: FakeStreams, books: Books, folder: str | None
+) -> None:
+    (tmp_path / "file").touch()
+    streams.down = True
+    config = config_at(tmp_path / folder if folder else None, backlog_events=100)
+    out = publisher(config, books, streams)
+    out.put(entries(0, 10))
+    books.wait_until(up=False)
+    for n in range(10, 300):
+        out.put(entries(n, n + 1))
+    streams.down = False
+    streams.wait_for_id("gate:1:299")
+    out.close(PATIENCE_S)
+    assert sorted([id_ for id_, _ in books.losses] + streams.ids) == sorted(ids(0, 300))
+    assert [id_ for id_ in ids(0, 300) if id_ in streams.ids] == streams.ids
+    assert streams.ids[-40:] == ids(260, 300)
+    assert 100 <= len(streams.ids) < 200  # what was being tried comes on top
+    assert len(books.unusable) == (folder is not None)
+
+
+def test_what_redis_will_never_take_is_lost_alone(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    streams.refuse = "bad"
+    out = publisher(config_at(tmp_path), books, streams)
+    out.put([*entries(0, 2), *entries(2, 3, stream="bad"), *entries(3, 5)])
+    streams.wait_for(4)
+    out.close(PATIENCE_S)
+    assert books.losses == [("gate:1:2", "WRONGTYPE")]
+    assert streams.ids == [*ids(0, 2), *ids(3, 5)]
+
+
+def test_one_that_cannot_be_sent_at_the_end_is_lost_without_a_disk(
+    streams: FakeStreams, books: Books
+) -> None:
+    streams.down = True
+    out = publisher(config_at(None), books, streams)
+    out.put(entries(0, 3))
+    books.wait_until(up=False)
+    assert out.close(0.0) == 0
+    assert books.losses == [(id_, "stopped while Redis was away") for id_ in ids(0, 3)]
+
+
+def test_another_redis_has_another_folder_and_a_new_password_has_not(tmp_path: Path) -> None:
+    def folder(url: str, **settings: Any) -> Path | None:
+        return spool_folder(config_at(tmp_path, url=url, **settings), "inference-0")
+
+    here = folder("redis://user:old@host:6379/0")
+    assert here == folder("redis://user:new@host:6379/0")
+    assert here is not None
+    assert here.name.endswith("-inference-0")
+    others = [
+        folder("redis://host:6380/0"),
+        folder("redis://host:6379/1"),
+        folder("redis://host:6379/0", stream="other"),
+    ]
+    assert len({here, *others}) == 4
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("publisher")
+
+
+@given(
+    faults=st.lists(st.sampled_from(["ok", "before", "after"]), max_size=30),
+    puts=st.lists(st.integers(1, 400), min_size=1, max_size=12),
+)
+@settings(max_examples=25, deadline=None)
+def test_each_once_and_in_order_whatever_fails(
+    root: Path, faults: list[str], puts: list[int]
+) -> None:
+    streams, books = FakeStreams(), Books()
+    streams.faults = faults
+    out = publisher(config_at(root / str(id(streams)), backlog_events=200), books, streams)
+    number = 0
+    for count in puts:
+        out.put(entries(number, number + count))
+        number += count
+    streams.wait_for(number)
+    out.close(PATIENCE_S)
+    assert streams.ids == ids(0, number)
+    assert sorted(books.kept_ids) == sorted(ids(0, number))
+    assert not books.losses

@@ -1,0 +1,236 @@
+"""The queue on disk: order, bounds, crashes at any byte."""
+
+import errno
+import os
+import shutil
+from collections import deque
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamd.errors import SpoolError
+from streamd.spool import Fsync, Spool
+
+
+def opened(folder: Path, max_bytes: int = 1_000_000, fsync: Fsync = "never") -> Spool:
+    return Spool(folder, max_bytes=max_bytes, fsync=fsync)
+
+
+def drained(spool: Spool, step: int = 7) -> list[bytes]:
+    records: list[bytes] = []
+    while chunk := spool.peek(step):
+        records += chunk
+        spool.remove()
+    return records
+
+
+def numbered(count: int, size: int = 100) -> list[bytes]:
+    return [str(i).encode().ljust(size, b".") for i in range(count)]
+
+
+def crashed(folder: Path, to: Path) -> Path:
+    """What a process that is killed now leaves behind."""
+    shutil.copytree(folder, to)
+    return to
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.log"))
+
+
+def test_what_goes_in_first_comes_out_first(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    for record in numbered(300):
+        assert spool.append([record]) == []
+    assert len(spool) == 300
+    assert drained(spool) == numbered(300)
+    assert len(spool) == 0
+
+
+def test_it_goes_on_after_it_was_closed(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.append(numbered(20))
+    spool.peek(5)
+    spool.remove()
+    spool.close()
+    spool = opened(tmp_path)
+    assert len(spool) == 15
+    spool.append([b"last"])
+    assert drained(spool) == [*numbered(20)[5:], b"last"]
+
+
+def test_an_empty_one_leaves_no_segment(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.append(numbered(3))
+    drained(spool)
+    spool.close()
+    assert not segments(tmp_path)
+
+
+def test_what_was_put_back_comes_again(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.append(numbered(4))
+    assert spool.peek(2) == numbered(4)[:2]
+    spool.put_back()
+    assert spool.peek(3) == numbered(4)[:3]
+
+
+def test_the_oldest_make_room(tmp_path: Path) -> None:
+    spool = opened(tmp_path, max_bytes=16 * 4096)
+    dropped: list[bytes] = []
+    for record in numbered(2000):
+        dropped += spool.append([record])
+        assert spool.size_bytes <= 16 * 4096 + 200
+    left = drained(spool)
+    assert dropped + left == numbered(2000)
+    assert len(left) > 400
+
+
+def test_what_is_being_delivered_is_not_dropped(tmp_path: Path) -> None:
+    spool = opened(tmp_path, max_bytes=16 * 4096)
+    spool.append(numbered(100))
+    assert spool.peek(10) == numbered(100)[:10]
+    for record in numbered(1000):
+        assert spool.append([record]) == []
+    spool.remove()
+    dropped = spool.append([b"more"])
+    assert dropped[0] == numbered(100)[10]
+
+
+def test_a_record_torn_at_any_byte_costs_only_itself(tmp_path: Path) -> None:
+    spool = opened(tmp_path / "spool")
+    spool.append(numbered(3, size=40))
+    (segment,) = segments(tmp_path / "spool")
+    whole = segment.stat().st_size
+    for cut in range(1, 48):
+        folder = crashed(tmp_path / "spool", tmp_path / f"cut-{cut}")
+        os.truncate(segments(folder)[0], whole - cut)
+        recovered = opened(folder)
+        recovered.append([b"next"])
+        assert drained(recovered) == [*numbered(3, size=40)[:2], b"next"], cut
+
+
+def test_a_flipped_bit_costs_one_record_and_is_told(tmp_path: Path) -> None:
+    spool = opened(tmp_path / "spool")
+    spool.append(numbered(5, size=40))
+    for record in range(4):
+        folder = crashed(tmp_path / "spool", tmp_path / f"flip-{record}")
+        segment = segments(folder)[0]
+        data = bytearray(segment.read_bytes())
+        data[48 * record + 20] ^= 4
+        segment.write_bytes(data)
+        recovered = opened(folder)
+        assert recovered.damaged == 1
+        expected = numbered(5, size=40)
+        del expected[record]
+        assert drained(recovered, step=2) == expected
+
+
+@pytest.mark.parametrize("junk", [b"", b"\0" * 100, b"\xff" * 100, b"junk"])
+def test_what_is_no_segment_is_passed_over(tmp_path: Path, junk: bytes) -> None:
+    spool = opened(tmp_path)
+    spool.append(numbered(2))
+    spool.close()
+    (tmp_path / "00000000000000000007.log").write_bytes(junk)
+    (tmp_path / "cursor").write_bytes(junk)
+    assert drained(opened(tmp_path)) == numbered(2)
+
+
+def test_two_processes_do_not_share_one(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    with pytest.raises(SpoolError, match=f"{tmp_path}: is in use by another process"):
+        opened(tmp_path)
+    spool.close()
+    opened(tmp_path).close()
+
+
+def test_a_full_disk_leaves_all_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = opened(tmp_path)
+    spool.append(numbered(3))
+    write, room = os.write, 150
+
+    def full(fd: int, data: bytes) -> int:
+        nonlocal room
+        if room <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(fd, bytes(data)[:room])
+        room -= written
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(SpoolError, match=f"{tmp_path}: No space left on device"):
+            spool.append([b"x" * 200, b"y" * 200])
+    assert len(spool) == 3
+    spool.append([b"later"])
+    assert drained(opened(crashed(tmp_path, tmp_path.with_name("copy")))) == [
+        *numbered(3),
+        b"later",
+    ]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError, match=r"file/spool: Not a directory"):
+        opened(tmp_path / "file" / "spool")
+
+
+@pytest.mark.parametrize(("policy", "synced"), [("always", 30), ("every_second", 3), ("never", 0)])
+def test_fsync_follows_its_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Fsync, synced: int
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(os, "fsync", calls.append)
+    now_s = 0.0
+    spool = Spool(tmp_path, max_bytes=1_000_000, fsync=policy, clock_s=lambda: now_s)
+    for record in numbered(30):
+        now_s += 0.1
+        spool.append([record])
+    assert len(calls) == pytest.approx(synced, abs=1 if synced == 3 else 0)
+
+
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.integers(1, 40)),
+        st.tuples(st.just("take"), st.integers(1, 30)),
+        st.tuples(st.just("put_back"), st.integers(1, 30)),
+        st.tuples(st.just("crash"), st.just(0)),
+        st.tuples(st.just("close"), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@given(steps=_STEPS)
+@settings(max_examples=60, deadline=None)
+def test_it_is_a_queue_whatever_happens(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    root = tmp_path_factory.mktemp("spool")
+    folder, crashes = root / "0", 0
+    spool, model, number = opened(folder), deque[bytes](), 0
+    for step, count in steps:
+        if step == "append":
+            records = [str(number + i).encode().ljust(60) for i in range(count)]
+            number += count
+            model.extend(records)
+            for gone in spool.append(records):
+                assert gone == model.popleft()
+        elif step == "take":
+            for record in spool.peek(count):
+                assert record == model.popleft()
+            spool.remove()
+        elif step == "put_back":
+            spool.peek(count)
+            spool.put_back()
+        elif step == "close":
+            spool.close()
+            spool = opened(folder)
+        else:
+            crashes += 1
+            folder = crashed(folder, root / str(crashes))
+            spool = opened(folder)
+        assert len(spool) == len(model)
+    assert drained(spool) == list(model)
