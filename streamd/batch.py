@@ -122,6 +122,11 @@ class Lineup:
                 following = waiting.popleft()
                 waiting.appendleft(ReadyFrame(following.slot, following.meta, now_ns))
 
+    def forget(self, camera: int) -> None:
+        """A camera left; no frame of it waits."""
+        for memory in (self._waiting, self._served_ns, self._seen_ns, self._period_ns):
+            memory.pop(camera, None)
+
     def active_cameras(self, now_ns: int) -> int:
         """Cameras that delivered within the last two seconds."""
         return sum(now_ns - seen < IDLE_AFTER_NS for seen in self._seen_ns.values())

@@ -12,8 +12,11 @@ from streamd.detections import Detector
 from streamd.engines import Engine, Runner
 from streamd.engines.contract import rung
 from streamd.events import InferredFrame
+from streamd.messages import LetCameraGo, TakeCameraToo
 from streamd.results import BatchResult, Results
-from streamd.specs import InferenceSpec
+from streamd.specs import InferenceSpec, ReadCamera
+
+Order = TakeCameraToo | LetCameraGo
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,10 @@ class Batch:
 
 
 class Collector:
-    """The hot loop: takes what is ready and gives batches to runners."""
+    """The hot loop: takes what is ready and gives batches to runners.
+
+    What comes through `orders` is done between two batches.
+    """
 
     def __init__(
         self,
@@ -35,6 +41,7 @@ class Collector:
         runners: list[Runner],
         results: Results,
         stop: threading.Event,
+        orders: "queue.SimpleQueue[Order]",
     ) -> None:
         self._spec = spec
         self._pool, self._ledger = spec.pool, spec.ledger
@@ -47,9 +54,10 @@ class Collector:
         # An engine that somebody else built may take less than what is configured.
         self._batch_size = min(spec.model_config.batch_size, self._ladder[-1])
         self._mine = np.zeros(spec.pool.count, np.bool_)
+        self._cameras: dict[int, ReadCamera] = {}
         for camera in spec.cameras:
-            self._mine[camera.ring.first : camera.ring.first + camera.ring.count] = True
-        self._cameras = {camera.index: camera for camera in spec.cameras}
+            self._add(camera)
+        self._orders = orders
         self._detector = Detector(
             spec.model,
             confidence=spec.model_config.confidence,
@@ -71,6 +79,7 @@ class Collector:
         while not (self._stop.is_set() and self._drained()):
             self._bell.wait(None if wake_at_ns is None else self._seconds_until(wake_at_ns))
             began = time.thread_time_ns()
+            self._follow_orders()
             self._admit()
             wake_at_ns = self._dispatch()
             spent = time.thread_time_ns() - began
@@ -80,6 +89,27 @@ class Collector:
         for thread in self._threads:
             thread.join()
         return self._batches
+
+    def _follow_orders(self) -> None:
+        while not self._orders.empty():
+            match self._orders.get():
+                case TakeCameraToo(camera):
+                    self._add(camera)
+                    self._results.add(camera)
+                case LetCameraGo(index):
+                    self._remove(index)
+
+    def _add(self, camera: ReadCamera) -> None:
+        self._cameras[camera.index] = camera
+        self._mark(camera, mine=True)
+
+    def _remove(self, index: int) -> None:
+        self._mark(self._cameras.pop(index), mine=False)
+        self._lineup.forget(index)
+        self._results.remove(index)
+
+    def _mark(self, camera: ReadCamera, *, mine: bool) -> None:
+        self._mine[camera.ring.first : camera.ring.first + camera.ring.count] = mine
 
     def _admit(self) -> None:
         """Lines up every ready slot; of a live camera only the newest stays."""

@@ -4,10 +4,12 @@ import time
 from functools import partial
 from typing import Any
 
+from streamd.crash_report import CrashReport
 from streamd.fleet import Fleet
 from streamd.inference import inference_main
 from streamd.ingest import ingest_main
 from streamd.layout import CameraPlace, Layout
+from streamd.messages import LetCameraGo, ReadCameraToo, TakeCameraToo
 from streamd.process import WorkerProcess
 from streamd.specs import (
     CameraAssignment,
@@ -16,6 +18,8 @@ from streamd.specs import (
     ReadCamera,
     WorkerIdentity,
 )
+
+_QUARANTINED_AFTER = 3
 
 
 class Crew:
@@ -29,6 +33,7 @@ class Crew:
         self._pid = supervisor_pid
         self._give_up_files = give_up_files
         self._session = 0
+        self._crashes: dict[int, CrashReport] = {}
         self.inference = [
             WorkerProcess(f"inference-{n}", "inference", n, partial(self._inference_body, n))
             for n in range(layout.inference_workers)
@@ -37,6 +42,28 @@ class Crew:
             WorkerProcess(f"ingest-{n}", "ingest", n, partial(self._ingest_body, n))
             for n in range(layout.ingest_workers)
         ]
+
+    def blame(self, worker: WorkerProcess) -> CameraPlace | None:
+        """The camera whose thread crashed a dead ingest worker; None where none did.
+
+        From its third crash on it has a worker of its own: its place is `quarantined`.
+        """
+        report = self._crashes.pop(worker.number, None) if worker.role == "ingest" else None
+        thread = report.thread() if report else None
+        ledger = self._layout.ledger
+        for place in self.cameras_of(worker) if thread else ():
+            if ledger.get(place.index, "thread") == thread and not place.leaving:
+                place.crashes += 1
+                if place.crashes == _QUARANTINED_AFTER:
+                    self._quarantine(place)
+                return place
+        return None
+
+    def _quarantine(self, place: CameraPlace) -> None:
+        number = self._layout.quarantine(place)
+        if all(worker.number != number for worker in self.ingest):
+            body = partial(self._ingest_body, number)
+            self.ingest.append(WorkerProcess(f"ingest-{number}", "ingest", number, body))
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -49,43 +76,92 @@ class Crew:
 
     def unsettled(self, worker: WorkerProcess) -> list[CameraPlace]:
         """The cameras of a worker that are still to be read."""
-        return [place for place in self._cameras_of(worker) if not self._settled(place)]
+        return [place for place in self.cameras_of(worker) if self.to_be_read(place)]
 
     def close_books(self, worker: WorkerProcess) -> int:
         """Books the frames that a dead worker held and gives back its slots; returns how many."""
         pool, ledger = self._layout.pool, self._layout.ledger
         lost = 0
-        for place in self._cameras_of(worker):
+        for place in self.cameras_of(worker):
             if worker.role == "ingest":
-                lost += ledger.close_ingest(place.index, pool.submitted(place.ring))
+                lost += self.close_reading(place)
             else:
                 lost += ledger.close_inference(place.index, pool.taken(place.ring))
                 pool.reclaim(place.ring)
                 self._layout.spaces[place.ingest].ring()
         return lost
 
-    def _settled(self, place: CameraPlace) -> bool:
-        return self._fleet.cameras[place.config.id].settled
+    def close_reading(self, place: CameraPlace) -> int:
+        """Books what the reader of a camera held when it ended; returns how many frames."""
+        return self._layout.ledger.close_ingest(
+            place.index, self._layout.pool.submitted(place.ring)
+        )
 
-    def _cameras_of(self, worker: WorkerProcess) -> list[CameraPlace]:
+    def cameras_of(self, worker: WorkerProcess) -> list[CameraPlace]:
+        """The places that a worker has to do with, also of cameras that are leaving."""
+        places = self._layout.places.values()
         if worker.role == "inference":
-            return [p for p in self._layout.cameras if p.reader == worker.number]
-        return [p for p in self._layout.cameras if p.ingest == worker.number]
+            return [place for place in places if place.reader == worker.number]
+        return [place for place in places if place.ingest == worker.number]
+
+    def reader_of(self, place: CameraPlace) -> WorkerProcess:
+        """The ingest worker of a camera."""
+        return next(worker for worker in self.ingest if worker.number == place.ingest)
+
+    def begin(self, place: CameraPlace) -> None:
+        """Lets the workers of a new place know; those that start later are told then."""
+        for worker in self.inference:
+            if worker.alive and worker.number == place.reader:
+                worker.send(TakeCameraToo(_read_camera(place)))
+        reader = self.reader_of(place)
+        if reader.alive:
+            place.begun = True
+            reader.send(ReadCameraToo(self._assignment(place, self._next_session())))
+
+    def stop_reading(self, place: CameraPlace) -> bool:
+        """Has a camera stopped. False where nobody reads it."""
+        reader = self.reader_of(place)
+        if reader.alive:
+            reader.send(LetCameraGo(place.index))
+        return reader.alive
+
+    def forget(self, place: CameraPlace) -> bool:
+        """Has inference forget a camera. False where no worker knows it."""
+        workers = [w for w in self.inference if w.alive and w.number == place.reader]
+        for worker in workers:
+            worker.send(LetCameraGo(place.index))
+        return bool(workers)
+
+    def to_be_read(self, place: CameraPlace) -> bool:
+        """Whether a reader is to work on it now."""
+        settled = self._fleet.settled(place.config.id, place.index)
+        return not (place.leaving or place.held or settled)
 
     def _identity(self, name: str) -> WorkerIdentity:
         return WorkerIdentity(name, self._pid, self._layout.config.log)
 
+    def _next_session(self) -> int:
+        """A new one for every start of a reader, so that no event id comes twice."""
+        self._session = max(self._session + 1, int(time.time()))
+        return self._session
+
+    def _assignment(self, place: CameraPlace, session: int) -> CameraAssignment:
+        return CameraAssignment(
+            place.config, place.index, place.ring, place.shape, session, place.reader
+        )
+
     def _ingest_body(self, number: int) -> tuple[Any, IngestSpec]:
         layout = self._layout
-        # A new session for every start, so that no event id comes twice.
-        self._session = max(self._session + 1, int(time.time()))
-        cameras = tuple(
-            CameraAssignment(
-                place.config, place.index, place.ring, place.shape, self._session, place.reader
-            )
-            for place in layout.cameras
-            if place.ingest == number and not self._settled(place)
-        )
+        session = self._next_session()
+        places = [
+            place
+            for place in layout.places.values()
+            if place.ingest == number and self.to_be_read(place)
+        ]
+        for place in places:
+            place.begun = True
+        crash = self._crashes[number] = CrashReport()
+        cameras = tuple(self._assignment(place, session) for place in places)
         return ingest_main, IngestSpec(
             identity=self._identity(f"ingest-{number}"),
             cameras=cameras,
@@ -93,21 +169,18 @@ class Crew:
             ledger=layout.ledger,
             ready=layout.ready,
             space=layout.spaces[number],
+            crash=crash,
             resample=layout.config.model.resample,
             give_up_files=self._give_up_files,
         )
 
     def _inference_body(self, number: int) -> tuple[Any, InferenceSpec]:
         layout = self._layout
-        cameras = tuple(
-            ReadCamera(place.config, place.index, place.ring, place.classes, place.ingest)
-            for place in layout.cameras
-            if place.reader == number
-        )
+        places = layout.places.values()
         return inference_main, InferenceSpec(
             identity=self._identity(f"inference-{number}"),
             number=number,
-            cameras=cameras,
+            cameras=tuple(_read_camera(place) for place in places if place.reader == number),
             model=layout.model,
             model_config=layout.config.model,
             redis=layout.config.redis,
@@ -117,3 +190,7 @@ class Crew:
             ready=layout.ready[number],
             spaces=layout.spaces,
         )
+
+
+def _read_camera(place: CameraPlace) -> ReadCamera:
+    return ReadCamera(place.config, place.index, place.ring, place.classes, place.ingest)

@@ -2,18 +2,21 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from streamd import __version__
 from streamd.checkpoint import as_onnx, check_checkpoint, exported_path, is_checkpoint
-from streamd.config import Config
+from streamd.config import Config, load_config
 from streamd.config.secrets import mask_url
 from streamd.engines import ModelInfo, inspect_model
 from streamd.errors import ConfigError, EngineError, Fault, ModelError
 from streamd.fleet import Fleet
 from streamd.http_api import HttpServer, bind, build_app
-from streamd.layout import Layout, lay_out
+from streamd.layout import Layout, class_ids
 from streamd.logs import get_logger
 from streamd.redis_client import check_redis
+from streamd.reload import Reloaded
 from streamd.source import missing_file
 from streamd.supervisor import Supervisor
 
@@ -31,7 +34,7 @@ def run_daemon(
     """
     _check_useful(config, until_done)
     model = model_of(config)
-    layout = lay_out(config, model)
+    layout = Layout(config, model)
     listener = bind(config.http)
     port = int(listener.getsockname()[1])
     try:
@@ -39,16 +42,34 @@ def run_daemon(
     except Exception:
         listener.close()
         raise
-    fleet = Fleet(tuple(place.config for place in layout.cameras), layout.ledger)
+    fleet = Fleet(layout.ledger)
+    for place in layout.places.values():
+        fleet.add(place.config, place.index)
     http = HttpServer(build_app(fleet, layout.inference_workers), listener)
     _greet(layout, port, redis_error)
-    supervisor = Supervisor(layout, fleet, supervisor_pid=os.getpid(), until_done=until_done)
+    supervisor = Supervisor(
+        layout,
+        fleet,
+        supervisor_pid=os.getpid(),
+        until_done=until_done,
+        load=partial(_load_again, config, until_done),
+    )
     http.start()
     try:
         on_start(supervisor, fleet, port)
         return supervisor.run()
     finally:
         http.stop()
+
+
+def _load_again(running: Config, until_done: bool) -> Reloaded:
+    """The configuration of the file that `running` came from, as it is now, and its model."""
+    config = load_config(Path(running.file))
+    _check_useful(config, until_done)
+    model = model_of(config)
+    for camera in config.enabled_cameras:
+        class_ids(config, camera, model)
+    return Reloaded(config, model)
 
 
 def model_of(config: Config) -> ModelInfo:
@@ -109,10 +130,10 @@ def _greet(layout: Layout, port: int, redis_error: str | None) -> None:
     log.info(
         "starting",
         version=__version__,
-        cameras=len(layout.cameras),
+        cameras=len(layout.places),
         model=config.model.path,
         input=str(layout.model.shape),
-        ingest_workers=layout.ingest_workers,
+        ingest_workers=len({place.ingest for place in layout.places.values()}),
         slots=layout.pool.count,
         slots_mb=round(layout.pool.size_bytes / 1e6, 1),
         redis=mask_url(config.redis.url),

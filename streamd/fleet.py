@@ -40,20 +40,35 @@ class CameraEntry:
 class Fleet:
     """The state of everything, as last reported."""
 
-    def __init__(self, cameras: tuple[CameraConfig, ...], ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        now_s = time.time()
-        self.cameras = {
-            config.id: CameraEntry(
-                config, index, CameraReport(config.id, CameraState.CONNECTING), now_s
-            )
-            for index, config in enumerate(cameras)
-        }
+        # Never changed in place: the threads of HTTP go through it.
+        self.cameras: dict[str, CameraEntry] = {}
+        self._left: Counter[str] = Counter()
         self.engines: dict[int, EngineReport] = {}
         self.redis: dict[str, str | None] = {}
         self.restarts: Counter[tuple[str, str]] = Counter()
         self._sampled_ns = time.monotonic_ns()
-        self._samples = dict.fromkeys(self.cameras, (0, 0))
+        self._samples: dict[str, tuple[int, int]] = {}
+
+    def add(self, config: CameraConfig, index: int) -> None:
+        """A camera that is to be read from now on, in place of one with the same id."""
+        report = CameraReport(config.id, CameraState.CONNECTING, index=index)
+        self._samples[config.id] = 0, 0
+        self.cameras = {**self.cameras, config.id: CameraEntry(config, index, report, time.time())}
+
+    def remove(self, camera: str) -> None:
+        """A camera that is not to be read any more."""
+        self.cameras = {id_: entry for id_, entry in self.cameras.items() if id_ != camera}
+
+    def gone(self, index: int) -> None:
+        """The last frame of a camera that was removed has its outcome."""
+        self._left.update(self.ledger.camera(index).as_dict())
+
+    def settled(self, camera: str, index: int) -> bool:
+        """Whether the camera of this place needs no more reading."""
+        entry = self.cameras.get(camera)
+        return entry is None or entry.index != index or entry.settled
 
     def note(self, report: CameraReport) -> bool:
         """Takes a camera's report; True if its state or reason is news to a subscriber."""
@@ -96,8 +111,8 @@ class Fleet:
         return self.ledger.camera(entry.index)
 
     def totals(self) -> dict[str, int]:
-        """All cameras' frames by outcome."""
-        total: Counter[str] = Counter()
+        """All cameras' frames by outcome, also of those that were removed."""
+        total = Counter(self._left)
         for entry in self.cameras.values():
             total.update(self.counts(entry).as_dict())
         return dict(total)

@@ -5,6 +5,7 @@ runner threads  slots -> engine input -> infer -> NMS -> turnstile       (collec
 results thread  turnstile -> stages -> event -> publisher (results.py)
 """
 
+import queue
 import threading
 import time
 from functools import partial
@@ -13,12 +14,14 @@ from multiprocessing.connection import Connection
 import numpy as np
 from numpy.typing import NDArray
 
-from streamd.collector import Collector
+from streamd.collector import Collector, Order
+from streamd.config import CameraConfig
 from streamd.engine_loader import LoadedEngine, load_engine
 from streamd.engines import Engine, Runner, runner_count
 from streamd.errors import EngineError
 from streamd.logs import get_logger
-from streamd.messages import EngineReport
+from streamd.memory import Doorbell
+from streamd.messages import EngineReport, LetCameraGo, TakeCameraToo, ToWorker
 from streamd.results import Outlet, Results
 from streamd.slots import InputShape
 from streamd.specs import InferenceSpec
@@ -32,10 +35,11 @@ def inference_main(spec: InferenceSpec, connection: Connection) -> None:
 
 def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
     stop = threading.Event()
+    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
 
     def serve() -> None:
         # Pings are answered from the start: a large engine takes long to load.
-        link.serve({})
+        link.serve({}, lambda message: _order(orders, message, spec.ready))
         stop.set()
         spec.ready.ring()
 
@@ -54,14 +58,15 @@ def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
     _warm_up(engine, runners)
     results = Results(
         worker=spec.number,
-        outlets=_outlets(spec),
+        cameras=spec.cameras,
+        make_outlet=partial(_outlet, spec),
         redis=spec.redis,
         ledger=spec.ledger,
         link=link,
         room=2 * len(runners),
     )
     results.start()
-    collector = Collector(spec, engine, runners, results, stop)
+    collector = Collector(spec, engine, runners, results, stop, orders)
     link.send(_report(loaded, time.monotonic() - began))
     batches = collector.run()
     results.close(batches)
@@ -80,17 +85,22 @@ def _blank(shape: InputShape) -> NDArray[np.uint8]:
     return np.full((shape.height, shape.width, 3), 114, np.uint8)
 
 
-def _outlets(spec: InferenceSpec) -> dict[int, Outlet]:
-    return {
-        camera.index: Outlet(
-            camera.config,
-            model=spec.model.name,
-            publish=spec.publish,
-            stream=spec.redis.stream,
-            ledger=spec.ledger,
-        )
-        for camera in spec.cameras
-    }
+def _outlet(spec: InferenceSpec, camera: CameraConfig) -> Outlet:
+    return Outlet(
+        camera,
+        model=spec.model.name,
+        publish=spec.publish,
+        stream=spec.redis.stream,
+        ledger=spec.ledger,
+    )
+
+
+def _order(orders: "queue.SimpleQueue[Order]", message: ToWorker, bell: Doorbell) -> None:
+    """Passes an order on; it is followed between two batches, once there is an engine."""
+    if not isinstance(message, TakeCameraToo | LetCameraGo):
+        raise TypeError(f"{type(message).__name__} is not for an inference worker")
+    orders.put(message)
+    bell.ring()
 
 
 def _report(loaded: LoadedEngine, load_s: float) -> EngineReport:

@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Literal
@@ -11,6 +12,8 @@ from streamd.camera import Camera, CameraPlan
 from streamd.clock import Backoff, SystemClock
 from streamd.hwaccel import Accelerator
 from streamd.letterbox import FastScaler, Scaler
+from streamd.messages import LetCameraGo, ReadCameraToo, ToWorker
+from streamd.prctl import set_process_name
 from streamd.slot_writer import SlotRing, SlotWriter, Space
 from streamd.source import source_for
 from streamd.specs import CameraAssignment, IngestSpec
@@ -25,55 +28,105 @@ def ingest_main(spec: IngestSpec, connection: Connection) -> None:
 
 
 def _ingest(spec: IngestSpec, link: SupervisorLink) -> None:
-    space = Space()
-    cameras = [_camera(spec, assignment, space, link) for assignment in spec.cameras]
-    threads = [
-        threading.Thread(target=camera.run, name=assignment.config.id, daemon=True)
-        for camera, assignment in zip(cameras, spec.cameras, strict=True)
-    ]
-    for thread in threads:
+    spec.crash.enable()
+    readers = Readers(spec, link)
+    for assignment in spec.cameras:
+        readers.start(assignment)
+    link.serve({spec.space: readers.space_released}, readers.order)
+    readers.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """A camera, the thread that reads it, and what wakes it when a slot was released."""
+
+    camera: Camera
+    thread: threading.Thread
+    space: Space
+
+    def stop(self) -> None:
+        """Asks the thread to end."""
+        self.camera.stop()
+        self.space.close()
+
+
+class Readers:
+    """The cameras of this process, by their places."""
+
+    def __init__(self, spec: IngestSpec, link: SupervisorLink) -> None:
+        self._spec = spec
+        self._link = link
+        self._readers: dict[int, _Reader] = {}
+
+    def order(self, message: ToWorker) -> None:
+        """Does what the supervisor asks for."""
+        match message:
+            case ReadCameraToo(assignment):
+                self.start(assignment)
+            case LetCameraGo(index):
+                self._readers.pop(index).stop()
+            case _:
+                raise TypeError(f"{type(message).__name__} is not for an ingest worker")
+
+    def start(self, assignment: CameraAssignment) -> None:
+        """Begins to read a camera."""
+        space = Space()
+        camera = self._camera(assignment, space)
+        thread = threading.Thread(
+            target=self._run, args=(assignment, camera), name=assignment.config.id, daemon=True
+        )
+        self._readers[assignment.index] = _Reader(camera, thread, space)
         thread.start()
-    link.serve({spec.space: space.released})
-    for camera in cameras:
-        camera.stop()
-    space.close()
-    deadline = time.monotonic() + _STOP_WITHIN_S
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
 
+    def space_released(self) -> None:
+        """Wakes the files that wait for a slot."""
+        for reader in self._readers.values():
+            reader.space.released()
 
-def _camera(
-    spec: IngestSpec, assignment: CameraAssignment, space: Space, link: SupervisorLink
-) -> Camera:
-    config = assignment.config
-    slots = SlotRing(
-        spec.pool, assignment.ring, assignment.shape, spec.ready[assignment.reader].ring, space
-    )
-    writer = SlotWriter(
-        camera=assignment.index,
-        session=assignment.session,
-        slots=slots,
-        ledger=spec.ledger,
-        scaler=_scaler(spec.resample),
-        fps=None if config.fps == "all" else config.fps,
-    )
-    plan = CameraPlan(
-        id=config.id,
-        stall_timeout_s=config.stall_timeout_s,
-        loop=config.loop,
-        paced=config.paced,
-        give_up=spec.give_up_files and config.is_local_file,
-    )
-    accelerator = Accelerator(config.decode)
-    return Camera(
-        plan,
-        source=source_for(config, accelerator),
-        accelerator=accelerator,
-        writer=writer,
-        clock=SystemClock(),
-        backoff=Backoff(rng=random.Random()),
-        report=link.send,
-    )
+    def stop(self) -> None:
+        """Ends all threads, as far as they end in time."""
+        for reader in self._readers.values():
+            reader.stop()
+        deadline = time.monotonic() + _STOP_WITHIN_S
+        for reader in self._readers.values():
+            reader.thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _run(self, assignment: CameraAssignment, camera: Camera) -> None:
+        """The thread of a camera; `top -H` shows its name."""
+        set_process_name(f"cam:{assignment.config.id}")
+        self._spec.ledger.set(assignment.index, "thread", threading.get_ident())
+        camera.run()
+
+    def _camera(self, assignment: CameraAssignment, space: Space) -> Camera:
+        config, spec = assignment.config, self._spec
+        slots = SlotRing(
+            spec.pool, assignment.ring, assignment.shape, spec.ready[assignment.reader].ring, space
+        )
+        writer = SlotWriter(
+            camera=assignment.index,
+            session=assignment.session,
+            slots=slots,
+            ledger=spec.ledger,
+            scaler=_scaler(spec.resample),
+            fps=None if config.fps == "all" else config.fps,
+        )
+        plan = CameraPlan(
+            id=config.id,
+            stall_timeout_s=config.stall_timeout_s,
+            loop=config.loop,
+            paced=config.paced,
+            give_up=spec.give_up_files and config.is_local_file,
+        )
+        accelerator = Accelerator(config.decode)
+        return Camera(
+            plan,
+            source=source_for(config, accelerator),
+            accelerator=accelerator,
+            writer=writer,
+            clock=SystemClock(),
+            backoff=Backoff(rng=random.Random()),
+            report=lambda report: self._link.send(replace(report, index=assignment.index)),
+        )
 
 
 def _scaler(resample: Literal["fast", "exact"]) -> Scaler:

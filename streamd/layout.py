@@ -6,18 +6,25 @@ from dataclasses import dataclass
 
 from streamd.config import CameraConfig, Config
 from streamd.engines import ModelInfo
-from streamd.errors import ConfigError
+from streamd.errors import ConfigError, SetupError
 from streamd.ledger import Ledger
 from streamd.memory import Doorbell
-from streamd.slots import InputShape, Ring, SlotPool, lay_out_rings
+from streamd.slots import InputShape, Ring, SlotPool
 
 _LIVE_SLOTS = 4  # one being written, one ready, and one for each of two batches being loaded
 _CAMERAS_PER_WORKER = 4
+_SPARE_CAMERAS = 16  # room for a reload; a slot takes no memory before it is used
+_QUARANTINE = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CameraPlace:
-    """A camera's number, its slots, the shape it is scaled to, and its two workers."""
+    """A camera's number, its slots, the shape it is scaled to, and its two workers.
+
+    Once it has `begun`, its reader was told of it; one that is `held` must not begin yet. A place
+    that is `leaving` is read no more; its number and slots are in use until its last frame has been
+    inferred. `crashes` counts the workers that its bitstream has cost.
+    """
 
     config: CameraConfig
     index: int
@@ -26,75 +33,124 @@ class CameraPlace:
     ingest: int
     reader: int
     classes: frozenset[int] | None
+    begun: bool = False
+    held: bool = False
+    leaving: bool = False
+    crashes: int = 0
+    quarantined: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """The whole of a running configuration; made by the supervisor, which owns the memory."""
+    """The whole of a running configuration; made by the supervisor, which owns the memory.
 
-    config: Config
-    model: ModelInfo
-    cameras: tuple[CameraPlace, ...]
-    ingest_workers: int
-    inference_workers: int
-    pool: SlotPool
-    ledger: Ledger
-    ready: tuple[Doorbell, ...]
-    spaces: tuple[Doorbell, ...]
+    `places` holds the cameras by number. There may be as many as `ingest_workers`; those from there
+    on are for cameras that crash theirs.
+    """
 
+    def __init__(self, config: Config, model: ModelInfo) -> None:
+        cameras = config.enabled_cameras
+        self.config = config
+        self.model = model
+        auto = config.ingest.workers == "auto"
+        self._per_worker = _CAMERAS_PER_WORKER if auto else 1
+        self.ingest_workers = (os.cpu_count() or 1) if auto else int(config.ingest.workers)
+        self.inference_workers = 1
+        self.places: dict[int, CameraPlace] = {}
+        capacity = len(cameras) + max(_SPARE_CAMERAS, len(cameras) // 4)
+        spare = _LIVE_SLOTS * (capacity - len(cameras))
+        counts = [_slot_count(config, camera) for camera in cameras]
+        self.pool = SlotPool(sum(counts) + spare, model.shape)
+        self.ledger = Ledger(capacity, self.inference_workers)
+        self.ready = tuple(Doorbell() for _ in range(self.inference_workers))
+        self.spaces = tuple(Doorbell() for _ in range(self.ingest_workers + _QUARANTINE))
+        self._numbers = list(range(capacity - 1, -1, -1))
+        self._free = [Ring(0, self.pool.count)]
+        for camera in cameras:
+            self.admit(camera)
 
-def lay_out(config: Config, model: ModelInfo) -> Layout:
-    """Deals cameras to workers, round robin. Raises ConfigError for labels the model lacks."""
-    cameras = config.enabled_cameras
-    ingest = _ingest_workers(config, len(cameras))
-    rings = lay_out_rings(_slot_counts(config, cameras))
-    places = tuple(
-        CameraPlace(
+    def admit(self, camera: CameraConfig) -> CameraPlace:
+        """Gives a camera its place, on the ingest worker with the fewest.
+
+        Raises ConfigError for labels that the model lacks, SetupError where there is no room.
+        """
+        classes = class_ids(self.config, camera, self.model)
+        wanted = _slot_count(self.config, camera)
+        rings = (self._take_ring(count) for count in (wanted, _LIVE_SLOTS) if self._numbers)
+        ring = next(filter(None, rings), None)
+        if ring is None:
+            raise SetupError(f"{camera.id}: no room for another camera; restart the service")
+        place = CameraPlace(
             config=camera,
-            index=index,
+            index=self._numbers.pop(),
             ring=ring,
-            shape=model.shape,
-            ingest=index % ingest,
+            shape=self.model.shape,
+            ingest=self._least_loaded(),
             reader=0,
-            classes=_class_ids(config, camera, model),
+            classes=classes,
         )
-        for index, (camera, ring) in enumerate(zip(cameras, rings, strict=True))
-    )
-    return Layout(
-        config=config,
-        model=model,
-        cameras=places,
-        ingest_workers=ingest,
-        inference_workers=1,
-        pool=SlotPool(sum(ring.count for ring in rings), model.shape),
-        ledger=Ledger(len(cameras), 1),
-        ready=(Doorbell(),),
-        spaces=tuple(Doorbell() for _ in range(ingest)),
-    )
+        self.places[place.index] = place
+        return place
+
+    def quarantine(self, place: CameraPlace) -> int:
+        """Moves a camera to a worker of its own, as long as there are some; gives its number."""
+        first = self.ingest_workers
+        place.ingest = min(range(first, first + _QUARANTINE), key=self._cameras_on)
+        place.quarantined = True
+        return place.ingest
+
+    def free(self, place: CameraPlace) -> None:
+        """Takes a place back that no worker uses any more."""
+        del self.places[place.index]
+        self.pool.reset(place.ring)
+        self.ledger.reset(place.index)
+        self._numbers.append(place.index)
+        self._free = _joined([*self._free, place.ring])
+
+    def _take_ring(self, count: int) -> Ring | None:
+        for at, ring in enumerate(self._free):
+            if ring.count >= count:
+                self._free[at] = Ring(ring.first + count, ring.count - count)
+                return Ring(ring.first, count)
+        return None
+
+    def _least_loaded(self) -> int:
+        """An ingest worker for one more camera: no more of them than the cameras need."""
+        cameras = 1 + sum(not place.leaving for place in self.places.values())
+        workers = min(math.ceil(cameras / self._per_worker), self.ingest_workers)
+        return min(range(workers), key=self._cameras_on)
+
+    def _cameras_on(self, worker: int) -> int:
+        return sum(place.ingest == worker and not place.leaving for place in self.places.values())
 
 
-def _ingest_workers(config: Config, cameras: int) -> int:
-    if config.ingest.workers != "auto":
-        return min(config.ingest.workers, cameras)
-    return min(math.ceil(cameras / _CAMERAS_PER_WORKER), os.cpu_count() or 1)
+def _joined(rings: list[Ring]) -> list[Ring]:
+    """Neighbours become one, empty ones vanish."""
+    joined: list[Ring] = []
+    for ring in sorted((r for r in rings if r.count), key=lambda r: r.first):
+        if joined and joined[-1].first + joined[-1].count == ring.first:
+            joined[-1] = Ring(joined[-1].first, joined[-1].count + ring.count)
+        else:
+            joined.append(ring)
+    return joined
 
 
-def _slot_counts(config: Config, cameras: tuple[CameraConfig, ...]) -> list[int]:
-    """Slots by camera; all files together hold two batches, so that the engine never waits."""
+def _slot_count(config: Config, camera: CameraConfig) -> int:
+    """A camera's slots; all files together hold two batches, so that the engine never waits."""
     if config.ingest.slots_per_camera != "auto":
-        return [config.ingest.slots_per_camera] * len(cameras)
-    files = sum(camera.is_local_file for camera in cameras)
-    file_slots = max(_LIVE_SLOTS, math.ceil(2 * config.model.batch_size / max(1, files)) + 1)
-    return [file_slots if camera.is_local_file else _LIVE_SLOTS for camera in cameras]
+        return config.ingest.slots_per_camera
+    if not camera.is_local_file:
+        return _LIVE_SLOTS
+    files = sum(other.is_local_file for other in config.enabled_cameras)
+    return max(_LIVE_SLOTS, math.ceil(2 * config.model.batch_size / max(1, files)) + 1)
 
 
-def _class_ids(config: Config, camera: CameraConfig, model: ModelInfo) -> frozenset[int] | None:
+def class_ids(config: Config, camera: CameraConfig, model: ModelInfo) -> frozenset[int] | None:
+    """The ids of the labels to report, None for all. Raises ConfigError for one it lacks."""
     if camera.classes is None:
         return None
     unknown = [label for label in camera.classes if label not in model.labels]
     if unknown:
         some = ", ".join(model.labels[:8]) + (", ..." if len(model.labels) > 8 else "")
         what = f"{unknown[0]!r} is no label of {model.path}; it has {some}"
-        location = ("cameras", config.cameras.index(camera), "classes")
-        raise ConfigError([config.fault(location, what)])
+        raise ConfigError([config.camera_fault(camera, "classes", what)])
     return frozenset(model.labels.index(label) for label in camera.classes)

@@ -24,6 +24,7 @@ INGEST = (
     "copy_cpu_ns",
     "scaled",
     "last_frame_ns",
+    "thread",  # threading.get_ident() of the reader, to tell who crashed
 )
 INFERENCE = (
     "inferred_event",  # the frame's event is with Redis, on disk, or lost and counted as that
@@ -153,6 +154,10 @@ class Ledger:
             lost_ingest=get("lost_ingest"),
             lost_inference=get("lost_inference"),
         )
+
+    def reset(self, camera: int) -> None:
+        """Begins anew, for another camera; nobody may be counting there."""
+        self._counts[camera] = 0
 
     def dropped(self, camera: int) -> int:
         """Frames of a camera that were to be inferred and were not."""

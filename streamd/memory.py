@@ -35,6 +35,10 @@ class SharedBlock:
         """A view of the block as an array of `shape` and `dtype`, `offset` bytes into it."""
         return np.ndarray(shape, dtype, buffer=self._map, offset=offset)
 
+    def fileno(self) -> int:
+        """For who writes to it as to a file."""
+        return self._fd
+
     def __getstate__(self) -> tuple[Any, int]:
         return reduction.DupFd(self._fd), self.size
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from streamd.errors import Reason
+from streamd.specs import CameraAssignment, ReadCamera
 
 
 class CameraState(StrEnum):
@@ -22,7 +23,7 @@ class CameraReport:
     """A camera changed its state.
 
     `codec`, `width`, `height`, `fps`, `decode` (cpu or cuda) hold once it is online; `decode_note`
-    says why it is not decoded where it should be.
+    says why it is not decoded where it should be. `index` is the place that it is read for.
     """
 
     camera: str
@@ -36,6 +37,7 @@ class CameraReport:
     decode: str = ""
     decode_note: str = ""
     retry_in_s: float | None = None
+    index: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,5 +104,39 @@ class Stop:
     """End. An ingest worker stops reading; an inference worker first empties what is ready."""
 
 
-ToSupervisor = CameraReport | EngineReport | RedisReport | EventsLost | WorkerFailed | Pong
-ToWorker = Ping | Stop
+@dataclass(frozen=True, slots=True)
+class ReadCameraToo:
+    """An ingest worker is to read another camera."""
+
+    camera: CameraAssignment
+
+
+@dataclass(frozen=True, slots=True)
+class TakeCameraToo:
+    """An inference worker is to take another camera's frames."""
+
+    camera: ReadCamera
+
+
+@dataclass(frozen=True, slots=True)
+class LetCameraGo:
+    """A worker has no more to do with the camera of place `index`.
+
+    An ingest worker stops to read it, and reports it as stopped. An inference worker, told once no
+    frame of it is left, answers with CameraGone.
+    """
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class CameraGone:
+    """An inference worker has forgotten the camera of place `index`."""
+
+    index: int
+
+
+ToSupervisor = (
+    CameraReport | EngineReport | RedisReport | EventsLost | CameraGone | WorkerFailed | Pong
+)
+ToWorker = Ping | Stop | ReadCameraToo | TakeCameraToo | LetCameraGo

@@ -1,11 +1,14 @@
 """What workers say: into the fleet's state, the log and the status stream."""
 
+from collections.abc import Callable
 from typing import Any
 
 from streamd.errors import Reason
 from streamd.fleet import Fleet
+from streamd.layout import CameraPlace
 from streamd.logs import get_logger
 from streamd.messages import (
+    CameraGone,
     CameraReport,
     CameraState,
     EngineReport,
@@ -21,10 +24,17 @@ from streamd.status import StatusStream
 class Reports:
     """Passes on what is news."""
 
-    def __init__(self, fleet: Fleet, status: StatusStream, model: str) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        status: StatusStream,
+        model: str,
+        heard_of_leaving: Callable[[CameraReport | CameraGone], bool],
+    ) -> None:
         self._fleet = fleet
         self._status = status
         self._model = model
+        self._heard_of_leaving = heard_of_leaving
         self._log = get_logger()
         self._decode_notes: dict[str, str] = {}
 
@@ -33,14 +43,19 @@ class Reports:
         for message in worker.receive():
             self._take(worker, message)
 
-    def reader_lost(self, camera: str) -> None:
+    def reader_lost(self, camera: str, index: int) -> None:
         """The process that read `camera` died."""
-        self._camera(CameraReport(camera, CameraState.OFFLINE, Reason.WORKER_DIED))
+        self._camera(CameraReport(camera, CameraState.OFFLINE, Reason.WORKER_DIED, index=index))
 
     def worker_died(
-        self, worker: WorkerProcess, death: Death, frames_lost: int, restart_in_s: float
+        self,
+        worker: WorkerProcess,
+        death: Death,
+        frames_lost: int,
+        restart_in_s: float,
+        guilty: CameraPlace | None,
     ) -> None:
-        """A worker ended that should not have."""
+        """A worker ended that should not have; `guilty` is the camera that was the cause."""
         if worker.role == "inference":
             self._fleet.engines.pop(worker.number, None)
             self._fleet.redis.pop(worker.name, None)
@@ -52,11 +67,22 @@ class Reports:
             detail=worker.last_words,
             frames_lost=frames_lost,
             restart_in_s=round(restart_in_s, 2),
+            **({"camera": guilty.config.id} if guilty else {}),
         )
         self._status.worker(worker.name, "restarted", death.reason, worker.last_words)
+        if guilty is not None and guilty.quarantined:
+            self._log.error(
+                "camera_quarantined",
+                camera=guilty.config.id,
+                crashes=guilty.crashes,
+                worker=f"ingest-{guilty.ingest}",
+            )
 
     def _take(self, worker: WorkerProcess, message: ToSupervisor) -> None:
         match message:
+            case CameraReport() | CameraGone() if self._heard_of_leaving(message):
+                if isinstance(message, CameraReport) and message.state is CameraState.STOPPED:
+                    self._log.info("camera_stopped", camera=message.camera)
             case CameraReport():
                 self._camera(message)
             case EngineReport():
@@ -90,7 +116,10 @@ class Reports:
         )
 
     def _camera(self, report: CameraReport) -> None:
-        config = self._fleet.cameras[report.camera].config
+        entry = self._fleet.cameras.get(report.camera)
+        if entry is None or entry.index != report.index:
+            return  # the last words of a place that is free by now
+        config = entry.config
         news = self._fleet.note(report)
         if report.state is not CameraState.CONNECTING:
             bad = report.state in (CameraState.OFFLINE, CameraState.FAILED)

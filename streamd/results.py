@@ -2,15 +2,16 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from streamd.config import CameraConfig, Publish, RedisConfig
 from streamd.events import InferredFrame, PublishFilter, event_of
 from streamd.ledger import Ledger
 from streamd.logs import get_logger
-from streamd.messages import EventsLost, RedisReport
+from streamd.messages import CameraGone, EventsLost, RedisReport
 from streamd.publisher import Publisher
+from streamd.specs import ReadCamera
 from streamd.spooler import Entry
 from streamd.stages import Stage, run_stages
 from streamd.turnstile import Turnstile
@@ -69,17 +70,20 @@ class Results:
         self,
         *,
         worker: int,
-        outlets: dict[int, Outlet],
+        cameras: Iterable[ReadCamera],
+        make_outlet: Callable[[CameraConfig], Outlet],
         redis: RedisConfig,
         ledger: Ledger,
         link: SupervisorLink,
         room: int,
     ) -> None:
         self._worker = worker
-        self._outlets = outlets
+        self._make_outlet = make_outlet
+        self._outlets = {camera.index: make_outlet(camera.config) for camera in cameras}
+        self._link = link
         self._ledger = ledger
-        indices = {outlet.camera_id: index for index, outlet in outlets.items()}
-        listener = Deliveries(worker, indices, ledger, link)
+        self._indices = {outlet.camera_id: index for index, outlet in self._outlets.items()}
+        listener = Deliveries(worker, self._indices, ledger, link)
         self._publisher = Publisher(redis, listener, f"inference-{worker}")
         self._turnstile: Turnstile[BatchResult] = Turnstile(room)
         self._log = get_logger(worker=f"inference-{worker}")
@@ -90,6 +94,18 @@ class Results:
         """Starts publishing."""
         self._publisher.start()
         self._thread.start()
+
+    def add(self, camera: ReadCamera) -> None:
+        """Another camera, before its first frame."""
+        self._outlets[camera.index] = self._make_outlet(camera.config)
+        self._indices[camera.config.id] = camera.index
+
+    def remove(self, index: int) -> None:
+        """A camera that left, after its last frame. The supervisor is told."""
+        outlet = self._outlets.pop(index)
+        if self._indices.get(outlet.camera_id) == index:
+            del self._indices[outlet.camera_id]
+        self._link.send(CameraGone(index))
 
     def enter(self, number: int, result: BatchResult) -> None:
         """Hands in batch `number`; waits while too many wait for an earlier one."""

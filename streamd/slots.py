@@ -211,6 +211,12 @@ class SlotPool:
         slots = slice(ring.first, ring.first + ring.count)
         self._released[slots] = self._taken[slots]
 
+    def reset(self, ring: Ring) -> None:
+        """Makes `ring` as new, for another camera; nobody may be using it."""
+        slots = slice(ring.first, ring.first + ring.count)
+        for words in (self._written, self._taken, self._released):
+            words[slots] = 0
+
     def __getstate__(self) -> dict[str, object]:
         kept = ("count", "image_bytes", "_images_at", "_block")
         return {name: getattr(self, name) for name in kept}

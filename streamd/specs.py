@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamd.config import CameraConfig, LogConfig, ModelConfig, Publish, RedisConfig
+from streamd.crash_report import CrashReport
 from streamd.engines.contract import ModelInfo
 from streamd.ledger import Ledger
 from streamd.memory import Doorbell
@@ -44,6 +45,7 @@ class IngestSpec:
     ledger: Ledger
     ready: tuple[Doorbell, ...]
     space: Doorbell
+    crash: CrashReport
     resample: Literal["fast", "exact"]
     give_up_files: bool
 

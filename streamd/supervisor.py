@@ -6,10 +6,12 @@ It never decodes and never loads an engine: it must survive whatever does.
 import signal
 import time
 from collections import deque
+from collections.abc import Callable
 from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
 
+from streamd.control import Control
 from streamd.crew import Crew
 from streamd.fleet import Fleet
 from streamd.layout import Layout
@@ -18,7 +20,9 @@ from streamd.memory import Doorbell
 from streamd.messages import CameraState
 from streamd.notify import notify
 from streamd.process import Death, WorkerProcess
+from streamd.reload import Reloaded
 from streamd.reports import Reports
+from streamd.roster import Roster
 from streamd.status import StatusStream
 
 _TICK_S = 0.5
@@ -30,10 +34,19 @@ _HOPELESS_STARTS = 3
 
 
 class Supervisor:
-    """Runs a layout. `until_done` ends when every file was read and published."""
+    """Runs a layout. `until_done` ends when every file was read and published.
+
+    `load` reads the configuration file again, for SIGHUP.
+    """
 
     def __init__(
-        self, layout: Layout, fleet: Fleet, *, supervisor_pid: int, until_done: bool
+        self,
+        layout: Layout,
+        fleet: Fleet,
+        *,
+        supervisor_pid: int,
+        until_done: bool,
+        load: Callable[[], Reloaded],
     ) -> None:
         self._layout = layout
         self._fleet = fleet
@@ -46,16 +59,16 @@ class Supervisor:
         self._ready = False
         self._sampled_s = 0.0
         self._status = StatusStream(layout.config.redis)
-        self._reports = Reports(fleet, self._status, layout.model.path)
         self._crew = Crew(layout, fleet, supervisor_pid=supervisor_pid, give_up_files=until_done)
+        self._roster = Roster(layout, fleet, self._crew)
+        self._reports = Reports(fleet, self._status, layout.model.path, self._roster.heard)
+        self.control = Control(layout, fleet, self._roster, load, self._bell)
 
     def run(self) -> int:
         """Until a signal or the end of all files; returns the exit code."""
         self._listen_to_signals()
         self._status.start()
         self._status.service("started")
-        for worker in self._crew.workers:
-            worker.start()
         while not self._ending:
             self._wait(_TICK_S)
             self._tick()
@@ -84,6 +97,8 @@ class Supervisor:
 
     def _tick(self) -> None:
         self._handle_signals()
+        self.control.tick()
+        self._roster.tick()
         for worker in self._crew.workers:
             self._reports.hear(worker)
             worker.check()
@@ -99,7 +114,7 @@ class Supervisor:
         while self._signals:
             number = self._signals.popleft()
             if number == signal.SIGHUP:
-                self._log.warning("reload_unsupported", reason="restart the service instead")
+                self.control.reload()
                 continue
             self._log.info("stopping", reason=signal.Signals(number).name)
             self._ending = True
@@ -112,7 +127,8 @@ class Supervisor:
                 self._note_death(worker, death)
         elif self._crew.wanted(worker) and time.monotonic() >= worker.start_at_s:
             worker.start()
-            self._log.info("worker_restarted", worker=worker.name, starts=worker.starts)
+            if worker.starts > 1:
+                self._log.info("worker_restarted", worker=worker.name, starts=worker.starts)
 
     def _reap(self, worker: WorkerProcess) -> Death | None:
         """Takes leave of a worker that has ended, after its last words; None while it lives."""
@@ -123,10 +139,14 @@ class Supervisor:
     def _note_death(self, worker: WorkerProcess, death: Death) -> None:
         restart_in_s = max(0.0, worker.start_at_s - time.monotonic())
         lost = self._crew.close_books(worker)
-        self._reports.worker_died(worker, death, lost, restart_in_s)
+        places = self._crew.cameras_of(worker)
+        self._roster.worker_died(places, worker.role)
+        guilty = self._crew.blame(worker)
+        self._reports.worker_died(worker, death, lost, restart_in_s, guilty)
         if worker.role == "ingest":
-            for place in self._crew.unsettled(worker):
-                self._reports.reader_lost(place.config.id)
+            for place in places:
+                if self._crew.to_be_read(place):
+                    self._reports.reader_lost(place.config.id, place.index)
         never_ready = worker.role == "inference" and not self._ready
         if self._until_done and never_ready and worker.starts >= _HOPELESS_STARTS:
             self._ending = self._failed = True
@@ -149,6 +169,7 @@ class Supervisor:
         self._stop(self._crew.ingest, _INGEST_STOPS_WITHIN_S)
         self._stop(self._crew.inference, None if self._until_done else _INFERENCE_STOPS_WITHIN_S)
         code = self._exit_code()
+        self._roster.close()
         self._status.service("stopped")
         self._status.close(_STATUS_WITHIN_S)
         self._log.info("stopped", exit_code=code, frames=self._fleet.totals())
@@ -159,7 +180,7 @@ class Supervisor:
         # A batch job that could not deliver has failed; a service is not ended for that.
         ledger = self._layout.ledger
         undelivered = self._until_done and (
-            any(ledger.get(place.index, "events_lost") for place in self._layout.cameras)
+            any(ledger.get(place.index, "events_lost") for place in self._layout.places.values())
             or any(
                 ledger.get_worker(worker.number, "spool_events") for worker in self._crew.inference
             )

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from streamd.errors import StreamdError
 from streamd.logs import configure_logging, get_logger
 from streamd.memory import Doorbell
-from streamd.messages import Ping, Pong, Stop, ToSupervisor, WorkerFailed
+from streamd.messages import Ping, Pong, Stop, ToSupervisor, ToWorker, WorkerFailed
 from streamd.prctl import die_with_parent, set_process_name
 from streamd.specs import WorkerIdentity
 
@@ -31,24 +31,30 @@ class SupervisorLink:
             except (BrokenPipeError, ConnectionResetError):
                 os._exit(1)
 
-    def serve(self, bells: dict[Doorbell, Callable[[], None]]) -> None:
-        """Answers pings and calls what belongs to a rung bell, until told to stop."""
+    def serve(
+        self,
+        bells: dict[Doorbell, Callable[[], None]],
+        order: Callable[[ToWorker], None] = lambda _: None,
+    ) -> None:
+        """Answers pings, calls what belongs to a rung bell and `order`, until told to stop."""
         waited_for: list[Any] = [self._connection, *bells]
         while True:
             for ready in wait(waited_for):
                 if isinstance(ready, Doorbell):
                     ready.clear()
                     bells[ready]()
-                elif self._told_to_stop():
+                elif self._told_to_stop(order):
                     return
 
-    def _told_to_stop(self) -> bool:
+    def _told_to_stop(self, order: Callable[[ToWorker], None]) -> bool:
         try:
             message = self._connection.recv()
         except (EOFError, ConnectionResetError):
             os._exit(1)
         if isinstance(message, Ping):
             self.send(Pong(message.number))
+        elif not isinstance(message, Stop):
+            order(message)
         return isinstance(message, Stop)
 
 

@@ -17,7 +17,7 @@ from streamd.config.secrets import mask_text
 from streamd.daemon import missing_files, model_at_hand, model_of
 from streamd.engine_loader import load_engine
 from streamd.errors import ConfigError, EngineError, Fault, RedisSetupError, SourceError
-from streamd.layout import lay_out
+from streamd.layout import Layout
 from streamd.probe import ProbeResult, probe
 from streamd.redis_client import check_redis
 from streamd.source import missing_file, source_for
@@ -44,7 +44,7 @@ def _static_faults(config: Config) -> Iterator[Fault]:
     try:
         model = model_at_hand(config)
         if model is not None:
-            lay_out(config, model)
+            Layout(config, model)
     except ConfigError as error:
         yield from error.faults
     yield from missing_files(config)

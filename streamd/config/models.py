@@ -1,5 +1,6 @@
 """Every configuration key, with its type, default, unit and meaning."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -284,11 +285,26 @@ class Config(_Section):
         self._file, self._lines = file, lines
         return self
 
+    @property
+    def file(self) -> str:
+        """The path that it was read from, as it was given."""
+        return self._file
+
     def fault(self, location: Location, what: str) -> Fault:
         """A fault at `location`, such as `("cameras", 0, "url")`, with the line of its key."""
         ways = (location[:end] for end in range(len(location), -1, -1))
         line = next((self._lines[way] for way in ways if way in self._lines), 0)
         return Fault(self._file, line, key_of(location), what)
+
+    def camera_fault(self, camera: CameraConfig, key: str, what: str) -> Fault:
+        """A fault at a key of `camera`, which may stand in no file: then only its id is named."""
+        if camera in self.cameras:
+            return self.fault(("cameras", self.cameras.index(camera), key), what)
+        return Fault(f"camera {camera.id}", 0, key, what)
+
+    def keeping(self, other: Self, sections: Iterable[str]) -> Self:
+        """This configuration with some sections of another."""
+        return self.model_copy(update={name: getattr(other, name) for name in sections})
 
     @property
     def enabled_cameras(self) -> tuple[CameraConfig, ...]:

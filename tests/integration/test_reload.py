@@ -1,0 +1,124 @@
+"""The file changes while the service runs: exactly the cameras that changed are touched."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from streamd.demo.clips import Clip, write_clip
+from streamd.scenes import Scene
+from streamd.testing.rtsp_server import RtspServer
+
+from .harness import Daemon, DaemonFactory, balanced, eventually
+
+
+def cameras(*lines: str) -> str:
+    return "publish: all\ningest: {workers: 2}\ncameras:\n" + "".join(
+        f"  - {{{x}}}\n" for x in lines
+    )
+
+
+def rewrite(running: Daemon, settings: str) -> None:
+    """Changes the file and sends SIGHUP."""
+    head = running.config.read_text().split("publish:")[0]
+    running.config.write_text(head + settings)
+    running.process.send_signal(signal.SIGHUP)
+
+
+def sessions(running: Daemon, camera: str) -> list[str]:
+    """The sessions of a camera, in the order of their events."""
+    return list(dict.fromkeys(event.id.split(":")[1] for event in running.events(camera)))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    return write_clip(tmp_path_factory.mktemp("clips") / "small.mp4", Scene(3, 320, 240), 2.0)
+
+
+def test_only_what_changed_is_touched_and_no_frame_is_lost(
+    daemon: DaemonFactory, rtsp_server: RtspServer, clip: Clip, small: Clip
+) -> None:
+    gate = rtsp_server.mount("/gate", clip.path)
+    yard = rtsp_server.mount("/yard", small.path)
+    file = f"id: file, url: {clip.path}, loop: true, paced: true"
+    running = daemon(cameras(f"id: gate, url: '{gate.url}'", file, f"id: old, url: '{yard.url}'"))
+    running.wait_ready()
+    for camera in ("gate", "file", "old"):
+        running.wait_events(5, camera)
+    workers = {child.pid for child in running.children()}
+
+    file = f"id: file, url: {small.path}, loop: true, paced: true"
+    rewrite(running, cameras(f"id: gate, url: '{gate.url}'", file, f"id: new, url: '{yard.url}'"))
+    reloaded = running.wait_for_log("reloaded")
+    assert reloaded["started"] == ["new"]
+    assert reloaded["stopped"] == ["old"]
+    assert reloaded["restarted"] == ["file"]
+    running.wait_events(5, "new")
+    eventually(lambda: (running.events("file")[-1].data.width, 240) == (320, 240))
+    assert set(running.cameras()) == {"gate", "file", "new"}
+    assert {child.pid for child in running.children()} == workers
+    before = len(running.events("old"))
+    running.wait_events(len(running.events("gate")) + 10, "gate")
+    assert len(running.events("old")) == before
+    assert running.stop() == 0
+    assert [len(sessions(running, c)) for c in ("gate", "old", "file", "new")] == [1, 1, 2, 1]
+    for camera in ("gate", "old", "file", "new"):
+        by_session = [(e.id.split(":")[1], e.seq) for e in running.events(camera)]
+        assert by_session == sorted(by_session)
+    frames = running.wait_for_log("stopped")["frames"]
+    assert balanced(frames)
+    assert frames["in_flight"] == 0
+    # Each file frame that was read has its event: none is lost by the change.
+    assert frames["inferred"] == len(running.events())
+
+
+def test_an_invalid_file_changes_nothing_and_says_why(daemon: DaemonFactory, clip: Clip) -> None:
+    good = f"id: a, url: {clip.path}, loop: true, paced: true"
+    running = daemon(cameras(good))
+    running.wait_events(3)
+    rewrite(running, cameras(good, "id: b, urll: x"))
+    failed = running.wait_for_log("reload_failed")
+    assert f"{running.config}:7: cameras[1].urll: unknown key" in failed["reason"]
+    rewrite(running, cameras(good, f"id: b, url: {clip.path}, classes: [unicorn]"))
+    eventually(lambda: len(running.logged("reload_failed")) == 2)
+    assert "'unicorn' is no label" in running.logged("reload_failed")[1]["reason"]
+    running.wait_events(len(running.events()) + 10)
+    assert len(sessions(running, "a")) == 1
+    assert set(running.cameras()) == {"a"}
+
+
+def test_cameras_come_and_go_many_times_without_a_trace(
+    daemon: DaemonFactory, clip: Clip, tmp_path: Path
+) -> None:
+    file = f"url: {clip.path}, loop: true"
+    running = daemon(cameras(f"id: a, {file}", f"id: b, {file}"))
+    running.wait_events(3, "b")
+    workers = running.children()
+    assert len(workers) == 3
+
+    def descriptors() -> list[int]:
+        return [worker.num_fds() for worker in workers]
+
+    for round_ in range(8):
+        names = [f"{letter}{round_}" for letter in "cdefgh"]
+        rewrite(running, cameras(f"id: a, {file}", *(f"id: {name}, {file}" for name in names)))
+        running.wait_events(1, names[-1])
+        if round_ == 1:
+            used = descriptors()
+    rewrite(running, cameras(f"id: a, {file}"))
+    eventually(lambda: set(running.cameras()) == {"a"})
+    assert not running.logged("camera_refused")
+    assert all(now <= then for now, then in zip(descriptors(), used, strict=True))
+    assert running.stop() == 0
+    frames = running.wait_for_log("stopped")["frames"]
+    assert frames["inferred"] == len(running.events())
+    assert frames["in_flight"] == 0
+
+
+def test_what_cannot_change_while_it_runs_is_told(daemon: DaemonFactory, clip: Clip) -> None:
+    file = f"id: a, url: {clip.path}, loop: true, paced: true"
+    running = daemon(cameras(file))
+    running.wait_events(3)
+    rewrite(running, cameras(file).replace("workers: 2", "workers: 1"))
+    assert running.wait_for_log("reload_partial")["sections"] == ["ingest"]
+    assert running.wait_for_log("reloaded")["restarted"] == []
