@@ -60,6 +60,7 @@ def _camera(
     plan = CameraPlan(
         id=config.id,
         stall_timeout_s=config.stall_timeout_s,
+        max_clock_offset_s=config.max_clock_offset_s,
         loop=config.loop,
         paced=config.paced,
         give_up=spec.give_up_files and config.is_local_file,

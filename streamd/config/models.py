@@ -191,6 +191,9 @@ class CameraConfig(_Section):
     stall_timeout_s: float = Field(
         10.0, gt=0, le=3600, description="seconds without a frame after which it is reconnected"
     )
+    max_clock_offset_s: float = Field(
+        1800.0, ge=0, description="seconds that a camera's clock may be off; 0: use this host's"
+    )
     loop: bool = Field(False, description="files: start again at the end")
     paced: bool = Field(False, description="files: in their own time; false: as fast as possible")
 
