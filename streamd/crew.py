@@ -79,9 +79,16 @@ class Crew:
         layout = self._layout
         # A new session for every start, so that no event id comes twice.
         self._session = max(self._session + 1, int(time.time()))
+        hosts = [place.config.host for place in layout.cameras]
         cameras = tuple(
             CameraAssignment(
-                place.config, place.index, place.ring, place.shape, self._session, place.reader
+                place.config,
+                place.index,
+                place.ring,
+                place.shape,
+                self._session,
+                place.reader,
+                channels=hosts.count(place.config.host),
             )
             for place in layout.cameras
             if place.ingest == number and not self._settled(place)

@@ -17,6 +17,8 @@ from streamd.specs import CameraAssignment, IngestSpec
 from streamd.worker import SupervisorLink, run_worker
 
 _STOP_WITHIN_S = 2.0
+# What a recorder is asked at most, on average, when all of its channels come back from a drop.
+_TRIES_A_SECOND = 4
 
 
 def ingest_main(spec: IngestSpec, connection: Connection) -> None:
@@ -72,9 +74,14 @@ def _camera(
         accelerator=accelerator,
         writer=writer,
         clock=SystemClock(),
-        backoff=Backoff(rng=random.Random()),
+        backoff=backoff_of(assignment.channels),
         report=link.send,
     )
+
+
+def backoff_of(channels: int) -> Backoff:
+    """The back-off of one of the `channels` of a host: a full second, or more for a recorder."""
+    return Backoff(first_s=max(1.0, channels / _TRIES_A_SECOND), rng=random.Random())
 
 
 def _scaler(resample: Literal["fast", "exact"]) -> Scaler:

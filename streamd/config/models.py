@@ -202,6 +202,12 @@ class CameraConfig(_Section):
         """True where `url` names a path of this machine: whatever is no network URL."""
         return not self.url.startswith(_NETWORK)
 
+    @property
+    def host(self) -> str:
+        """Host and port of a network URL, for comparing; empty for a file."""
+        place = "" if self.is_local_file else self.url.partition("://")[2]
+        return place.partition("/")[0].rpartition("@")[2]
+
     @field_validator("url")
     @classmethod
     def _known_scheme(cls, url: str) -> str:
