@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,10 +23,11 @@ import pytest
 from numpy.typing import NDArray
 
 from streamd.clock import Backoff
-from streamd.demo.clips import Clip
+from streamd.demo.clips import Clip, write_clip
 from streamd.errors import Reason
 from streamd.ingest import backoff_of
 from streamd.messages import CameraState
+from streamd.scenes import Scene
 from streamd.testing.auth import Access
 from streamd.testing.http_server import HttpServer
 from streamd.testing.rtsp_server import RtspServer
@@ -176,24 +178,33 @@ def pictures(path: Path) -> NDArray[np.int16]:
     return np.stack(luma).astype(np.int16)
 
 
-@pytest.mark.parametrize("fault", ["drop", "corrupt"])
 def test_damaged_frames_are_counted_and_not_shown_as_if_they_were_whole(
-    rtsp_server: RtspServer, clip: Clip, fault: str
+    rtsp_server: RtspServer, tmp_path: Path
 ) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", Scene(7, 480, 272, fps=30), 2.0)
     originals = pictures(clip.path)[:, ::4, ::4]
-    errors: list[float] = []
+    errors: dict[str, list[float]] = {"drop": [], "corrupt": []}
 
-    def compare(image: av.VideoFrame) -> None:
+    def compare(fault: str, image: av.VideoFrame) -> None:
         seen = image.to_ndarray(format="gray")[::4, ::4]
-        errors.append(float(np.abs(originals - seen).mean(axis=(1, 2)).min()))
+        errors[fault].append(float(np.abs(originals - seen).mean(axis=(1, 2)).min()))
 
-    mount = rtsp_server.mount("/gate", clip.path)
-    setattr(mount, fault, 0.05)
-    with WatchedCamera(mount.url, quick(), look=compare) as camera:
-        eventually(lambda: camera.damaged > 3 and len(errors) > 20, 15, "damaged and whole ones")
-    assert max(errors) < 0.5
-    assert not camera.said(CameraState.OFFLINE)
-    assert len(mount.connects) == 1
+    cameras: dict[str, WatchedCamera] = {}
+    with ExitStack() as stack:
+        for fault in errors:
+            mount = rtsp_server.mount(f"/{fault}", clip.path)
+            setattr(mount, fault, 0.05)
+            camera = WatchedCamera(mount.url, quick(), look=partial(compare, fault))
+            cameras[fault] = stack.enter_context(camera)
+        for fault, camera in cameras.items():
+            eventually(
+                lambda c=camera, f=fault: c.damaged > 5 and len(errors[f]) > 20,  # type: ignore[misc]
+                15,
+                f"damaged and whole ones: {fault}",
+            )
+    for fault, camera in cameras.items():
+        assert max(errors[fault]) < 0.5, fault
+        assert not camera.said(CameraState.OFFLINE)
 
 
 @pytest.mark.parametrize("fault", ["drop", "stall"])

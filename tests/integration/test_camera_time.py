@@ -1,6 +1,7 @@
 """Whose clock an event's time is taken from, with a real RTSP peer whose own plays tricks."""
 
 import time
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -91,35 +92,41 @@ def test_a_clock_of_1970_is_ignored_with_one_line_and_used_once_it_is_set(
     with WatchedCamera(mount.url) as camera:
         camera.wait_frames(10)
         mount.clock_offset_s = 0.0
-        camera.wait_frames(35)
+        camera.wait_frames(32)
     assert sources(camera.frames) == [ARRIVAL, RTCP]
     assert all(abs(error_s(frame)) < PROMPT_S for frame in camera.frames)
     said = "".join(capsys.readouterr())
     assert (said.count("camera_clock_ignored"), said.count("camera_clock_used")) == (1, 1)
 
 
-@pytest.mark.parametrize("jump_s", [7200.0, -7200.0, 5.0])
 def test_rtp_timestamps_that_jump_leave_time_age_and_order_right(
-    rtsp_server: RtspServer, clip: Clip, jump_s: float
+    rtsp_server: RtspServer, clip: Clip
 ) -> None:
-    mount = rtsp_server.mount("/gate", clip.path)
-    with WatchedCamera(mount.url) as camera:
-        camera.wait_frames(10)
-        mount.timestamp_jump_s = jump_s
-        camera.wait_frames(40)
-    frames = camera.frames
-    pts_s = [frame.pts_s for frame in frames if frame.pts_s is not None]
-    # FFmpeg takes a step back for a wrap of its 32 bits.
-    assert any(abs(later - sooner) > 4 for sooner, later in pairwise(pts_s))
-    assert sources(frames) in ([RTCP, ARRIVAL, RTCP], [RTCP])  # the report may come just then
-    assert all(abs(error_s(frame)) < PROMPT_S for frame in frames)
-    assert_age_and_order(frames)
-    assert not camera.said(CameraState.OFFLINE)
+    mounts = {jump_s: rtsp_server.mount(f"/{jump_s}", clip.path) for jump_s in (7200, -7200, 5)}
+    cameras = [WatchedCamera(mount.url) for mount in mounts.values()]
+    with ExitStack() as stack:
+        for camera in cameras:
+            stack.enter_context(camera)
+        for camera in cameras:
+            camera.wait_frames(10)
+        for jump_s, mount in mounts.items():
+            mount.timestamp_jump_s = jump_s
+        for camera in cameras:
+            camera.wait_frames(40)
+    for camera in cameras:
+        frames = camera.frames
+        pts_s = [frame.pts_s for frame in frames if frame.pts_s is not None]
+        # FFmpeg takes a step back for a wrap of its 32 bits.
+        assert any(abs(later - sooner) > 4 for sooner, later in pairwise(pts_s))
+        assert sources(frames) in ([RTCP, ARRIVAL, RTCP], [RTCP])  # the report may come just then
+        assert all(abs(error_s(frame)) < PROMPT_S for frame in frames)
+        assert_age_and_order(frames)
+        assert not camera.said(CameraState.OFFLINE)
 
 
 def test_a_camera_that_stamps_25_fps_and_delivers_21(rtsp_server: RtspServer, clip: Clip) -> None:
     mount = rtsp_server.mount("/gate", clip.path)
     mount.timestamp_rate = 25 / 21
-    frames = watched(mount, 45)
+    frames = watched(mount, 30)
     assert all(abs(error_s(frame)) < PROMPT_S for frame in frames)
     assert_age_and_order(frames)

@@ -1,3 +1,4 @@
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -138,9 +139,11 @@ class Rig:
         paced: bool = False,
         give_up: bool = False,
         accelerator: Accelerator | None = None,
+        backoff: Backoff | None = None,
+        source: FakeSource | None = None,
     ) -> None:
         self.clock = FakeClock()
-        self.source = FakeSource(list(openings))
+        self.source = source or FakeSource(list(openings))
         self.writer = FakeWriter()
         self.reports: list[CameraReport] = []
         self.camera = Camera(
@@ -149,7 +152,7 @@ class Rig:
             accelerator=accelerator or Accelerator(),
             writer=self.writer,
             clock=self.clock,
-            backoff=Backoff(first_s=1, longest_s=60, stable_s=30, rng=TopOfRange()),
+            backoff=backoff or Backoff(first_s=1, longest_s=60, stable_s=30, rng=TopOfRange()),
             report=self.reports.append,
         )
 
@@ -188,6 +191,26 @@ def test_a_first_connection_that_fails_is_tried_again(clip: Path) -> None:
     assert rig.offline == [(Reason.REFUSED, 1), (Reason.REFUSED, 2)]
     assert rig.reports[1].detail == "connection refused"
     assert rig.clock.waits_s == [1, 2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_camera_that_appears_after_a_minute_is_online_within_one_step(
+    clip: Path, seed: int
+) -> None:
+    class LateSource(FakeSource):
+        def open(self) -> Feed:
+            if rig.clock.monotonic_ns() < appears_ns:
+                raise refused()
+            return super().open()
+
+    backoff = Backoff(rng=random.Random(seed))
+    rig = Rig(backoff=backoff, source=LateSource([lambda: FakeFeed(clip, live=False)]))
+    appears_ns = rig.clock.monotonic_ns() + 60_000_000_000
+    rig.run()
+    assert rig.states[-2:] == [ONLINE, DONE]
+    tries = rig.states.count(OFFLINE)
+    step_s = min(backoff.longest_s, backoff.first_s * 2 ** (tries - 1))
+    assert (rig.clock.monotonic_ns() - appears_ns) / 1e9 <= step_s
 
 
 def test_a_camera_tells_what_it_delivers_once_it_is_online(clip: Path) -> None:
