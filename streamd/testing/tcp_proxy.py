@@ -4,6 +4,7 @@ import contextlib
 import select
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -46,8 +47,7 @@ class TcpProxy:
     ) -> None:
         self.close()
 
-    def _start(self, work: object, *arguments: object) -> None:
-        assert callable(work)
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)
         self._threads.append(thread)
         thread.start()
