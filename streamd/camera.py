@@ -9,21 +9,26 @@ from streamd.decoder import DecodedFrame, Decoder
 from streamd.errors import Reason, SourceError
 from streamd.hwaccel import Accelerator
 from streamd.letterbox import display_size
+from streamd.logs import get_logger
 from streamd.messages import CameraReport, CameraState
 from streamd.slot_writer import Capture, SlotWriter
 from streamd.slots import TsSource
 from streamd.source import Feed, Source
-from streamd.timeline import FileTimeline
+from streamd.timeline import CameraClock, FileTimeline
 
 Report = Callable[[CameraReport], None]
 
 
 @dataclass(frozen=True, slots=True)
 class CameraPlan:
-    """How a camera is to be read. `give_up` ends a source that fails instead of trying again."""
+    """How a camera is to be read. `give_up` ends a source that fails instead of trying again.
+
+    `max_clock_offset_s` is by how much the camera's clock may differ from this host's.
+    """
 
     id: str
     stall_timeout_s: float
+    max_clock_offset_s: float
     loop: bool
     paced: bool
     give_up: bool
@@ -60,9 +65,11 @@ class Camera:
         self._report = report
         self._stop = threading.Event()
         self._timeline = FileTimeline(clock)
+        self._camera_clock = CameraClock(plan.max_clock_offset_s, self._tell_of_clock)
         self._recording = False
+        self._strict, self._refused = True, False
         self._online_ns: int | None = None
-        self._last_frame_ns = 0
+        self._last_sign_ns = 0
 
     def stop(self) -> None:
         """Asks the thread to end after the packet it is at."""
@@ -93,7 +100,7 @@ class Camera:
             try:
                 self._read(feed)
             except SourceError:
-                if not self._was_the_device():
+                if not (self._was_the_device() or self._was_too_strict()):
                     raise
                 continue
             finally:
@@ -110,6 +117,12 @@ class Camera:
         self._accelerator.lost("the GPU decoded no frame")
         return True
 
+    def _was_too_strict(self) -> bool:
+        """Whether the camera's pictures are such that only a decoder that conceals takes them."""
+        refused, self._refused = self._refused, False
+        self._strict = self._strict and not refused
+        return refused
+
     def _would_repeat(self) -> bool:
         """A recording that broke off is not begun again: its frames would be published twice."""
         return self._recording and self._online_ns is not None and not self._plan.loop
@@ -123,8 +136,8 @@ class Camera:
 
     def _read(self, feed: Feed) -> None:
         """One opened source, from its first packet to its last."""
-        decoder = Decoder(feed.stream, self._clock)
-        self._last_frame_ns = self._clock.monotonic_ns()
+        decoder = Decoder(feed.stream, self._clock, strict=self._strict)
+        self._last_sign_ns = self._clock.monotonic_ns()
         frames = 0
         if not feed.info.live:
             self._timeline.restart()
@@ -133,30 +146,42 @@ class Camera:
                 raise _Stopped
             decoded = decoder.decode(packet)
             self._writer.count_decoding(decoded.cpu_ns, decoded.damaged)
+            if decoded.keyframe or decoded.frames:
+                self._last_sign_ns = self._clock.monotonic_ns()
             for frame in decoded.frames:
                 self._take(feed, frame, decoded.cpu_ns)
             frames += len(decoded.frames)
             self._check_stall(feed)
+            self._refused = decoder.refuses_all
+            if self._refused:
+                break
         if not frames:
             raise SourceError(Reason.INVALID_DATA, "holds no frame that can be decoded")
 
     def _take(self, feed: Feed, frame: DecodedFrame, decode_ns: int) -> None:
-        self._last_frame_ns = self._clock.monotonic_ns()
+        now_ns = self._clock.monotonic_ns()
         if self._online_ns is None:
-            self._online_ns = self._last_frame_ns
+            self._online_ns = now_ns
             self._tell_online(feed, frame)
-        elif self._last_frame_ns - self._online_ns >= self._backoff.stable_s * 1e9:
+        elif now_ns - self._online_ns >= self._backoff.stable_s * 1e9:
             self._backoff.reset()
         capture = self._dated_live(frame) if feed.info.live else self._dated_file(frame)
         if not self._writer.write(frame, capture, decode_ns):
             raise _Stopped
 
     def _dated_live(self, frame: DecodedFrame) -> Capture:
+        """By the camera's clock for its event; ages, order and rates are this host's affair."""
+        wall_ns, ts_source = frame.arrival_wall_ns, TsSource.ARRIVAL
+        camera_ns = frame.camera_ns
+        if camera_ns is not None and self._camera_clock.believes(
+            camera_ns, frame.arrival_wall_ns, frame.arrival_ns
+        ):
+            wall_ns, ts_source = camera_ns, TsSource.RTCP
         return Capture(
             media_s=frame.arrival_ns / 1e9,
-            wall_ns=frame.arrival_wall_ns,
+            wall_ns=wall_ns,
             monotonic_ns=frame.arrival_ns,
-            ts_source=TsSource.ARRIVAL,
+            ts_source=ts_source,
             lossless=False,
         )
 
@@ -173,8 +198,11 @@ class Camera:
         )
 
     def _check_stall(self, feed: Feed) -> None:
-        """Packets without a whole frame are a stall too: a codec that changed, say."""
-        silent_s = (self._clock.monotonic_ns() - self._last_frame_ns) / 1e9
+        """Packets that make no picture are a stall too: a codec that changed, say.
+
+        Damaged keyframes are none, since a line that loses packets is no better after a reconnect.
+        """
+        silent_s = (self._clock.monotonic_ns() - self._last_sign_ns) / 1e9
         if feed.info.live and silent_s > self._plan.stall_timeout_s:
             raise SourceError(Reason.STALLED, f"no whole frame for {silent_s:.0f} s")
 
@@ -195,6 +223,14 @@ class Camera:
             decode_note=self._accelerator.note,
         )
         self._report(report)
+
+    def _tell_of_clock(self, believed: bool, offset_s: float) -> None:
+        log = get_logger(camera=self._plan.id)
+        if believed:
+            log.info("camera_clock_used", offset_s=round(offset_s, 3))
+        else:
+            limit_s = self._plan.max_clock_offset_s
+            log.warning("camera_clock_ignored", offset_s=round(offset_s, 3), limit_s=limit_s)
 
     def _tell(
         self, state: CameraState, error: SourceError | None = None, retry_in_s: float | None = None

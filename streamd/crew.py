@@ -146,8 +146,16 @@ class Crew:
         return self._session
 
     def _assignment(self, place: CameraPlace, session: int) -> CameraAssignment:
+        host = place.config.host
+        hosts = [p.config.host for p in self._layout.places.values() if host and not p.leaving]
         return CameraAssignment(
-            place.config, place.index, place.ring, place.shape, session, place.reader
+            place.config,
+            place.index,
+            place.ring,
+            place.shape,
+            session,
+            place.reader,
+            channels=max(1, hosts.count(host)),
         )
 
     def _ingest_body(self, number: int) -> tuple[Any, IngestSpec]:

@@ -1,17 +1,20 @@
 """From packets to whole frames, on the thread of the camera."""
 
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from fractions import Fraction
 
 import av
 import av.error
+from av.codec.context import Flags
 from av.video.stream import VideoStream
 
 from streamd.clock import Clock
+from streamd.rtcp import SenderReports
 
-_REMEMBERED_PACKETS = 64
+# These decoders conceal damage without a mark unless they are told to give up on it.
+_CONCEALING = ("hevc", "mjpeg")
+_KEYFRAMES_TO_REFUSE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,70 +22,141 @@ class DecodedFrame:
     """A whole frame, and when its packet came.
 
     `pts_s` is the position in the stream in seconds, None where the stream tells none.
-    `arrival_wall_ns` is epoch time, `arrival_ns` monotonic.
+    `arrival_wall_ns` is epoch time, `arrival_ns` monotonic. `camera_ns` is the epoch time of its
+    capture by the camera's own clock, None where the camera tells none.
     """
 
     image: av.VideoFrame
     pts_s: float | None
     arrival_wall_ns: int
     arrival_ns: int
+    camera_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What one packet gave: frames in the order of display, and frames that were damaged."""
+    """What one packet gave: frames in the order of display, and frames that were damaged.
+
+    `keyframe`: one of them, whole or not, was a picture that stands for itself.
+    """
 
     frames: tuple[DecodedFrame, ...]
     damaged: int
     cpu_ns: int
+    keyframe: bool = False
+
+
+@dataclass(slots=True)
+class _Origin:
+    """What is known of the packet that a picture was in; FFmpeg hands it from one to the other."""
+
+    number: int
+    keyframe: bool
+    wall_ns: int
+    monotonic_ns: int
+    camera_ns: int | None
+    counted: bool = False
 
 
 class Decoder:
     """Decodes one stream on the calling thread.
 
     One thread a camera suits many cameras, and slice threads would hide damage: FFmpeg marks a
-    frame as corrupt only without them.
+    frame as corrupt only without them. A damaged frame spoils those that build upon it, which
+    FFmpeg does not mark: they count as damaged up to the next whole keyframe.
+
+    `strict` makes H.265 and JPEG decoders refuse what they would conceal. They may then refuse
+    all of a camera that is only sloppy: see `refuses_all`.
     """
 
-    def __init__(self, stream: VideoStream, clock: Clock) -> None:
+    def __init__(self, stream: VideoStream, clock: Clock, *, strict: bool = False) -> None:
         self._context = stream.codec_context
         self._context.thread_type = "NONE"
         self._context.thread_count = 1
+        self._context.flags |= Flags.copy_opaque
+        self.strict = strict and self._context.name in _CONCEALING
+        if self.strict:
+            self._context.options = {"err_detect": "explode"}
         self._clock = clock
+        self._reports = SenderReports(rtsp=stream.container.format.name == "rtsp")
         self._start_s = _seconds(stream.start_time, stream.time_base) or 0.0
-        self._arrivals: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        self._packets = 0
+        # Packets from the first damaged one to the last, until a whole keyframe; None: no damage.
+        self._damage: tuple[int, int] | None = None
+        self._refused = 0
+        self._delivers = False
+
+    @property
+    def refuses_all(self) -> bool:
+        """Whether being strict has cost every keyframe so far."""
+        return self.strict and not self._delivers and self._refused >= _KEYFRAMES_TO_REFUSE
 
     def decode(self, packet: "av.Packet[VideoStream]") -> Decoded:
         """The frames that `packet` completes; the last, empty packet gives the delayed ones."""
-        arrival = (self._clock.time_ns(), self._clock.monotonic_ns())
-        self._remember(packet, arrival)
+        origin = self._origin(packet)
         began = time.thread_time_ns()
         try:
             images = self._context.decode(packet)
         except av.error.EOFError:
             images = []
         except (av.error.FFmpegError, OSError):
-            return Decoded((), 1, time.thread_time_ns() - began)
+            origin.counted = True
+            self._spoil(origin.number)
+            self._refused += origin.keyframe
+            # A JPEG decoder's packets all claim to be keyframes, whatever is in them.
+            keyframe = origin.keyframe and self._delivers and self._context.name != "mjpeg"
+            return Decoded((), 1, time.thread_time_ns() - began, keyframe)
         cpu_ns = time.thread_time_ns() - began
-        whole = [image for image in images if not image.is_corrupt]
-        frames = tuple(self._dated(image, arrival) for image in whole)
-        return Decoded(frames, len(images) - len(whole), cpu_ns)
+        return self._sorted(images, origin, cpu_ns)
 
-    def _remember(self, packet: "av.Packet[VideoStream]", arrival: tuple[int, int]) -> None:
-        """Keeps a packet's arrival by its pts, since frames leave the decoder reordered."""
-        if packet.pts is None:
-            return
-        self._arrivals[packet.pts] = arrival
-        if len(self._arrivals) > _REMEMBERED_PACKETS:
-            self._arrivals.popitem(last=False)
+    def _origin(self, packet: "av.Packet[VideoStream]") -> _Origin:
+        wall_ns, monotonic_ns = self._clock.time_ns(), self._clock.monotonic_ns()
+        self._packets += 1
+        if not packet.size:
+            return _Origin(self._packets, False, wall_ns, monotonic_ns, None)
+        camera_ns = self._reports.capture_ns(packet, monotonic_ns)
+        origin = _Origin(self._packets, packet.is_keyframe, wall_ns, monotonic_ns, camera_ns)
+        packet.opaque = origin
+        return origin
 
-    def _dated(self, image: av.VideoFrame, latest: tuple[int, int]) -> DecodedFrame:
-        wall_ns, monotonic_ns = latest
-        if image.pts is not None:
-            wall_ns, monotonic_ns = self._arrivals.pop(image.pts, latest)
+    def _sorted(self, images: list[av.VideoFrame], latest: _Origin, cpu_ns: int) -> Decoded:
+        frames: list[DecodedFrame] = []
+        damaged, keyframe = 0, False
+        for image in images:
+            origin = image.opaque if isinstance(image.opaque, _Origin) else latest
+            is_key = origin.keyframe or image.key_frame
+            keyframe = keyframe or is_key
+            if self._is_whole(origin.number, is_key, corrupt=image.is_corrupt or origin.counted):
+                frames.append(self._dated(image, origin))
+            else:
+                damaged += not origin.counted
+        self._delivers = self._delivers or bool(frames)
+        return Decoded(tuple(frames), damaged, cpu_ns, keyframe)
+
+    def _is_whole(self, number: int, is_key: bool, *, corrupt: bool) -> bool:
+        if corrupt:
+            self._spoil(number)
+        elif self._damage is None or number < self._damage[0]:
+            return True
+        elif is_key and number > self._damage[1]:
+            self._damage = None
+            return True
+        return False
+
+    def _spoil(self, number: int) -> None:
+        """Packet `number` is damaged, and so is what follows it."""
+        first, last = self._damage or (number, number)
+        self._damage = min(first, number), max(last, number)
+
+    def _dated(self, image: av.VideoFrame, origin: _Origin) -> DecodedFrame:
         pts_s = _seconds(image.pts, image.time_base)
-        position_s = None if pts_s is None else pts_s - self._start_s
-        return DecodedFrame(image, position_s, wall_ns, monotonic_ns)
+        return DecodedFrame(
+            image,
+            None if pts_s is None else pts_s - self._start_s,
+            origin.wall_ns,
+            origin.monotonic_ns,
+            origin.camera_ns,
+        )
 
 
 def _seconds(ticks: int | None, time_base: Fraction | None) -> float | None:

@@ -20,6 +20,8 @@ from streamd.specs import CameraAssignment, IngestSpec
 from streamd.worker import SupervisorLink, run_worker
 
 _STOP_WITHIN_S = 2.0
+# What a recorder is asked at most, on average, when all of its channels come back from a drop.
+_TRIES_A_SECOND = 4
 
 
 def ingest_main(spec: IngestSpec, connection: Connection) -> None:
@@ -113,6 +115,7 @@ class Readers:
         plan = CameraPlan(
             id=config.id,
             stall_timeout_s=config.stall_timeout_s,
+            max_clock_offset_s=config.max_clock_offset_s,
             loop=config.loop,
             paced=config.paced,
             give_up=spec.give_up_files and config.is_local_file,
@@ -124,9 +127,14 @@ class Readers:
             accelerator=accelerator,
             writer=writer,
             clock=SystemClock(),
-            backoff=Backoff(rng=random.Random()),
+            backoff=backoff_of(assignment.channels),
             report=lambda report: self._link.send(replace(report, index=assignment.index)),
         )
+
+
+def backoff_of(channels: int) -> Backoff:
+    """The back-off of one of the `channels` of a host: a full second, or more for a recorder."""
+    return Backoff(first_s=max(1.0, channels / _TRIES_A_SECOND), rng=random.Random())
 
 
 def _scaler(resample: Literal["fast", "exact"]) -> Scaler:

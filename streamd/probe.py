@@ -1,6 +1,5 @@
 """Looks at one source for a while: what it is, what it delivers, or why it fails."""
 
-import struct
 import time
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from streamd.decoder import Decoder
 from streamd.errors import SourceError
 from streamd.hwaccel import Accelerator, DecodePath
 from streamd.letterbox import display_size
+from streamd.rtcp import SenderReports
 from streamd.source import Feed, source_for
 
 
@@ -22,7 +22,7 @@ class ProbeResult:
 
     `delivered_fps` is None for recordings, which come as fast as they are read.
     `keyframe_interval_s` is None where fewer than two keyframes were seen. `clock` is where capture
-    times come from: the camera's clock would be `rtcp`, else `arrival` or `pts`.
+    times come from: `rtcp` (the camera's, believed), `arrival` or `pts`.
     """
 
     url: str
@@ -48,7 +48,7 @@ def probe(camera: CameraConfig, url_shown: str, seconds: float) -> ProbeResult:
     feed = source_for(camera, accelerator).open()
     open_s = time.monotonic() - began_s
     try:
-        watch = _Watch(feed, accelerator)
+        watch = _Watch(feed, accelerator, camera.max_clock_offset_s)
         watch.read(time.monotonic() + seconds)
     finally:
         feed.close()
@@ -58,7 +58,7 @@ def probe(camera: CameraConfig, url_shown: str, seconds: float) -> ProbeResult:
 class _Watch:
     """Counts what a feed delivers."""
 
-    def __init__(self, feed: Feed, accelerator: Accelerator) -> None:
+    def __init__(self, feed: Feed, accelerator: Accelerator, max_clock_offset_s: float) -> None:
         self._feed = feed
         self._accelerator = accelerator
         self._path: DecodePath = "cpu"
@@ -68,6 +68,8 @@ class _Watch:
         self._damaged = 0
         self._keyframes_s: list[float] = []
         self._offset_s: float | None = None
+        self._max_offset_s = max_clock_offset_s
+        self._reports = SenderReports(rtsp=feed.stream.container.format.name == "rtsp")
         self._first_s = self._last_s = 0.0
 
     def read(self, until_s: float) -> None:
@@ -92,10 +94,15 @@ class _Watch:
     def _note_packet(self, packet: "av.Packet[VideoStream]") -> None:
         if packet.is_keyframe and packet.pts is not None and packet.time_base:
             self._keyframes_s.append(float(packet.pts * packet.time_base))
-        if self._offset_s is None and packet.has_sidedata("prft"):
-            # Producer reference time: the camera's clock, in microseconds, native byte order.
-            camera_us = struct.unpack_from("=q", bytes(packet.get_sidedata("prft")))[0]
-            self._offset_s = camera_us / 1e6 - time.time()
+        camera_ns = self._reports.capture_ns(packet, time.monotonic_ns())
+        if self._offset_s is None and camera_ns is not None:
+            self._offset_s = camera_ns / 1e9 - time.time()
+
+    def _clock(self) -> str:
+        if not self._feed.info.live:
+            return "pts"
+        off_s = self._offset_s
+        return "arrival" if off_s is None or abs(off_s) > self._max_offset_s else "rtcp"
 
     def result(self, url: str, open_s: float) -> ProbeResult:
         info = self._feed.info
@@ -114,7 +121,7 @@ class _Watch:
             frames=self._frames,
             damaged=self._damaged,
             keyframe_interval_s=None if interval_s is None else round(interval_s, 3),
-            clock="arrival" if info.live else "pts",
+            clock=self._clock(),
             camera_clock_offset_s=None if self._offset_s is None else round(self._offset_s, 3),
             decode=self._path,
             open_s=round(open_s, 3),

@@ -132,6 +132,7 @@ class ContainerFeed:
     container: InputContainer
     stream: VideoStream
     info: StreamInfo
+    read_timeout_s: float
 
     @classmethod
     def open(
@@ -165,14 +166,30 @@ class ContainerFeed:
             fps=float(rate) if rate and rate < 1000 else 0.0,
             live=container.duration is None if live is None else live,
         )
-        return cls(container, stream, info)
+        return cls(container, stream, info, camera.stall_timeout_s)
 
     def packets(self) -> Iterator["av.Packet[VideoStream]"]:
         """See Feed. Ends with the empty packet that makes a decoder give out its last frames."""
-        try:
-            yield from self.container.demux(self.stream)
-        except (av.error.FFmpegError, OSError) as error:
-            raise source_error(error, Reason.STALLED) from None
+        demuxed = self.container.demux(self.stream)
+        while True:
+            began_s = time.monotonic()
+            try:
+                packet = next(demuxed, None)
+            except (av.error.FFmpegError, OSError) as error:
+                raise self._broken_off(error) from None
+            if packet is None:
+                return
+            # A read that timed out first gives what FFmpeg held back until the next frame begins:
+            # an old picture, and no sign of life.
+            if self.info.live and time.monotonic() - began_s >= self.read_timeout_s:
+                raise SourceError(Reason.STALLED, f"no packet for {self.read_timeout_s:g} s")
+            yield packet
+
+    def _broken_off(self, error: Exception) -> SourceError:
+        fault = source_error(error, Reason.STALLED)
+        if self.info.live and fault.reason is Reason.UNREACHABLE:
+            return SourceError(Reason.ENDED, f"the connection broke: {fault.detail}")
+        return fault
 
     def close(self) -> None:
         """See Feed."""

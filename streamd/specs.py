@@ -22,7 +22,10 @@ class WorkerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class CameraAssignment:
-    """A camera and its place in shared memory; `reader` is its inference worker's number."""
+    """A camera and its place in shared memory; `reader` is its inference worker's number.
+
+    `channels` counts the cameras of its host: those of one recorder fail together.
+    """
 
     config: CameraConfig
     index: int
@@ -30,6 +33,7 @@ class CameraAssignment:
     shape: InputShape
     session: int
     reader: int
+    channels: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,34 @@
-"""When a recording's frames count as captured."""
+"""When frames count as captured: those of a recording, and those of a camera with a clock."""
+
+from collections.abc import Callable
 
 from streamd.clock import Clock
 
+# A longer gap between two frames is taken for a pts that jumped, unless the next is as long: then
+# it is the pace of the file (a time lapse).
+_LONGEST_STEP_S = 60.0
+_TOLD_AGAIN_NS = 600_000_000_000
+
 
 class FileTimeline:
-    """Times of a file's frames, which go on over its loops.
+    """Times of a file's frames, which go on over its loops and over jumps of its pts.
 
     A file has no capture time of its own: its first frame counts as captured when it was first
-    opened, and the others follow by their pts.
+    opened, and the others follow by their pts. Times always increase. Where the pts is missing,
+    goes back, or jumps ahead by more than a minute, a frame follows its predecessor at the last
+    known step.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._start_wall_ns: int | None = None
         self._start_ns = 0
-        self._offset_s = 0.0
-        self._last_s = 0.0
         self._step_s = 0.04
+        self._last_s = -self._step_s
+        self._gap_s = 0.0
+        self._last_pts_s: float | None = None
+        # What to add to a pts: now, and before the last jump, which a single bad pts ends at once.
+        self._offset_s = self._former_offset_s = 0.0
 
     def restart(self) -> None:
         """The file begins anew: what comes follows what came."""
@@ -24,18 +36,14 @@ class FileTimeline:
             self._start_wall_ns = self._clock.time_ns()
             self._start_ns = self._clock.monotonic_ns()
             return
-        self._offset_s = self._last_s + self._step_s
+        self._offset_s = self._former_offset_s = self._last_s + self._step_s
+        self._last_pts_s = None
 
     def place(self, pts_s: float | None) -> float:
         """Seconds since the first opening at which the frame of `pts_s` stands."""
-        if pts_s is None:
-            position_s = self._last_s + self._step_s
-        else:
-            position_s = self._offset_s + pts_s
-            if 0 < position_s - self._last_s < 10:
-                self._step_s = position_s - self._last_s
-        self._last_s = position_s
-        return position_s
+        step_s = self._step_s if pts_s is None else self._follow(pts_s)
+        self._last_s += step_s
+        return self._last_s
 
     def wall_ns(self, position_s: float) -> int:
         """`position_s` as epoch time."""
@@ -44,3 +52,60 @@ class FileTimeline:
     def ahead_s(self, position_s: float) -> float:
         """Seconds until `position_s` is due in real time; negative where it is late."""
         return position_s - (self._clock.monotonic_ns() - self._start_ns) / 1e9
+
+    def _follow(self, pts_s: float) -> float:
+        """Seconds from the frame before to that of `pts_s`."""
+        longest_s = self._longest_step_s(pts_s)
+        ways = {o + pts_s - self._last_s: o for o in (self._former_offset_s, self._offset_s)}
+        step_s = min((step for step in ways if 0 < step <= longest_s), default=None)
+        if step_s is None:
+            self._former_offset_s = self._offset_s
+            self._offset_s = self._last_s + self._step_s - pts_s
+            return self._step_s
+        self._offset_s = ways[step_s]
+        if step_s < 10:  # more is a hole in the recording, not the time between frames
+            self._step_s = step_s
+        return step_s
+
+    def _longest_step_s(self, pts_s: float) -> float:
+        """Seconds that the frame of `pts_s` may be after the one before it."""
+        gap_s = 0.0 if self._last_pts_s is None else pts_s - self._last_pts_s
+        is_pace = abs(gap_s - self._gap_s) <= 0.1 * self._gap_s
+        self._last_pts_s, self._gap_s = pts_s, gap_s
+        return max(_LONGEST_STEP_S, 1.1 * gap_s if is_pace else 0.0)
+
+
+class CameraClock:
+    """Decides whether a camera's clock is believed.
+
+    It is while it differs from this host's by at most `limit_s` seconds, and once it was not, only
+    when it has come to half of that. `tell(believed, offset_s)` hears of a change of mind, but
+    not of every one of a clock that keeps jumping.
+    """
+
+    def __init__(self, limit_s: float, tell: Callable[[bool, float], None]) -> None:
+        self._limit_s = limit_s
+        self._tell = tell
+        self._believed = True
+        self._doubt_told = False
+        self._told_ns: int | None = None
+
+    def believes(self, camera_ns: int, wall_ns: int, monotonic_ns: int) -> bool:
+        """Whether `camera_ns` is to be taken, for a packet that came at `wall_ns` (both epoch)."""
+        if not self._limit_s:
+            return False
+        offset_s = (camera_ns - wall_ns) / 1e9
+        believed = abs(offset_s) <= self._limit_s / (1 if self._believed else 2)
+        if believed != self._believed:
+            self._believed = believed
+            self._change_mind(offset_s, monotonic_ns)
+        return believed
+
+    def _change_mind(self, offset_s: float, now_ns: int) -> None:
+        if self._believed:
+            if self._doubt_told:
+                self._tell(True, offset_s)
+            self._doubt_told = False
+        elif self._told_ns is None or now_ns - self._told_ns >= _TOLD_AGAIN_NS:
+            self._tell(False, offset_s)
+            self._told_ns, self._doubt_told = now_ns, True

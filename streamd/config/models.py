@@ -231,6 +231,9 @@ class CameraConfig(_Section):
     stall_timeout_s: float = Field(
         10.0, gt=0, le=3600, description="seconds without a frame after which it is reconnected"
     )
+    max_clock_offset_s: float = Field(
+        1800.0, ge=0, description="seconds that a camera's clock may be off; 0: use this host's"
+    )
     loop: bool = Field(False, description="files: start again at the end")
     paced: bool = Field(False, description="files: in their own time; false: as fast as possible")
 
@@ -238,6 +241,12 @@ class CameraConfig(_Section):
     def is_local_file(self) -> bool:
         """True where `url` names a path of this machine: whatever is no network URL."""
         return not self.url.startswith(_NETWORK)
+
+    @property
+    def host(self) -> str:
+        """Host and port of a network URL, for comparing; empty for a file."""
+        place = "" if self.is_local_file else self.url.partition("://")[2]
+        return place.partition("/")[0].rpartition("@")[2]
 
     @field_validator("url")
     @classmethod

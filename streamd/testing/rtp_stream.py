@@ -125,5 +125,6 @@ class RtpStream:
         self._transport.send_rtcp(self._report(time.monotonic()) + rtp.goodbye(self._ssrc))
 
     def _timestamp(self, moment: float) -> int:
-        ticks = round((moment - self._started) * rtp.CLOCK_HZ)
+        media_s = (moment - self._started) * self._mount.timestamp_rate
+        ticks = round((media_s + self._mount.timestamp_jump_s) * rtp.CLOCK_HZ)
         return (self.first_timestamp + ticks) & 0xFFFFFFFF

@@ -60,6 +60,10 @@ class Mount:
         """Whether RTCP sender reports are sent, the first ahead of the first picture."""
         self.clock_offset_s = 0.0
         """By how much the camera's clock, as its sender reports show it, is ahead of ours."""
+        self.timestamp_jump_s = 0.0
+        """By how much RTP timestamps are ahead of what they would be; reports follow, later."""
+        self.timestamp_rate = 1.0
+        """How fast RTP timestamps run: 25 / 21 for a camera that declares 25 fps, delivers 21."""
         self.on_frame: Callable[[int, float], None] | None = None
         """Called after each picture sent with the client's picture count since its PLAY, from 0,
         and the Unix time of its capture, which its RTP timestamp stands for. Runs in the

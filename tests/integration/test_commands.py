@@ -51,7 +51,7 @@ def test_probe_tells_what_a_camera_is(rtsp_server: RtspServer, clip: Clip) -> No
     sent_fps = (len(sent_s) - 1) / (sent_s[-1] - sent_s[0])
     assert seen["delivered_fps"] == pytest.approx(sent_fps, rel=0.2)
     assert seen["keyframe_interval_s"] == pytest.approx(1.0, rel=0.2)
-    assert seen["clock"] == "arrival"
+    assert seen["clock"] == "rtcp"
     assert seen["decode"] == "cpu"
     assert abs(seen["camera_clock_offset_s"]) < 5
 

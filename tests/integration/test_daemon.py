@@ -77,7 +77,7 @@ def test_a_live_camera_is_read_and_told_of(
     camera = running.wait_state("gate", "online")
     assert (camera["codec"], camera["width"], camera["height"]) == ("h264", 640, 360)
     events = running.wait_events(20)
-    assert {event.ts_source for event in events} == {"arrival"}
+    assert {event.ts_source for event in events} == {"rtcp"}
     assert all(second.seq > first.seq for first, second in pairwise(events))
     assert "p@ss" not in str(running.log)
     assert "p%40ss" not in str(running.log) + running.get("/api/v1/cameras").text

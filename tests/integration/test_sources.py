@@ -92,7 +92,9 @@ def test_live_sources_of_every_kind(
         assert [event.seq for event in recording] == list(range(len(clip.truth)))
         sources = {event.camera: event.ts_source for event in running.events()}
         assert sources.pop("recording") == "pts"
-        assert set(sources.values()) == {"arrival"}
+        web_only = {camera: sources.pop(camera) for camera in ("multipart", "hls")}
+        assert set(web_only.values()) == {"arrival"}
+        assert set(sources.values()) == {"rtcp"}
         assert all(balanced(camera["frames"]) for camera in running.cameras().values())
         assert running.stop() == 0
 

@@ -49,9 +49,13 @@ def frame_meta(shape: InputShape = SQUARE, **changes: Any) -> FrameMeta:
 
 @dataclass(slots=True)
 class FakeClock:
-    """Time that passes only while somebody waits; `on_wait` is called at every wait."""
+    """Time that passes only while somebody waits; `on_wait` is called at every wait.
+
+    The time of day is `epoch_ns` ahead of the monotonic time; a test that changes it has set it.
+    """
 
     now_ns: int = 1_000_000_000_000
+    epoch_ns: int = 1_763_800_000_000_000_000
     waits_s: list[float] = field(default_factory=list)
     on_wait: Callable[[], None] = lambda: None
 
@@ -59,7 +63,7 @@ class FakeClock:
         return self.now_ns
 
     def time_ns(self) -> int:
-        return self.now_ns + 1_763_800_000_000_000_000
+        return self.now_ns + self.epoch_ns
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
         self.waits_s.append(timeout_s)

@@ -1,3 +1,4 @@
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -5,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import av
+import numpy as np
 import pytest
 from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
@@ -15,7 +17,7 @@ from streamd.decoder import DecodedFrame
 from streamd.errors import Reason, SourceError
 from streamd.hwaccel import Accelerator
 from streamd.messages import CameraReport, CameraState
-from streamd.slot_writer import Capture, SlotWriter
+from streamd.slot_writer import Capture, RateCap, SlotWriter
 from streamd.slots import TsSource
 from streamd.source import Feed, StreamInfo
 
@@ -31,25 +33,35 @@ DONE, FAILED, STOPPED = CameraState.DONE, CameraState.FAILED, CameraState.STOPPE
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of FRAMES frames, one a packet."""
     path = tmp_path_factory.mktemp("clips") / "clip.mp4"
-    with av.open(str(path), "w") as container:
-        options = {"preset": "ultrafast", "tune": "zerolatency"}
-        stream = container.add_stream("libx264", rate=FPS, options=options)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for _ in range(FRAMES):
-            container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
-        container.mux(stream.encode(None))
+    write_clip(path, "libx264", {"preset": "ultrafast", "tune": "zerolatency"}, "yuv420p")
     return path
+
+
+def write_clip(path: Path, encoder: str, options: dict[str, str], pixel_format: str) -> None:
+    with av.open(str(path), "w") as container:
+        stream = cast(VideoStream, container.add_stream(encoder, rate=FPS, options=options))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
+        noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+        for _ in range(FRAMES):
+            picture = av.VideoFrame.from_ndarray(noise, format="rgb24")
+            container.mux(stream.encode(picture.reformat(format=pixel_format)))
+        container.mux(stream.encode(None))
 
 
 @dataclass
 class FakeFeed:
-    """The packets of a file; `before(n)` runs before packet n is handed over."""
+    """The packets of a file; `before(n)` runs before packet n is handed over.
+
+    `retimed(n, pts)` gives packet n another pts.
+    """
 
     path: Path
     live: bool
     before: Callable[[int], None] = lambda _: None
     damaged: bool = False
+    cut: bool = False
     packets_left: int = 10**6
+    retimed: Callable[[int, int], int | None] | None = None
     closed: bool = False
 
     def __post_init__(self) -> None:
@@ -65,12 +77,21 @@ class FakeFeed:
             if number == self.packets_left:
                 return
             self.before(number)
-            yield self._garbage(packet) if self.damaged else packet
+            if self.retimed is not None and packet.pts is not None:
+                packet.pts = self.retimed(number, packet.pts)
+            if packet.size and (self.damaged or self.cut):
+                data = bytes(packet)[: packet.size // 2] if self.cut else b"\0" * 64
+                yield self._instead_of(packet, data)
+            else:
+                yield packet
 
-    def _garbage(self, packet: "av.Packet[VideoStream]") -> "av.Packet[VideoStream]":
-        garbage = av.Packet(b"\0" * 64)
-        garbage.stream, garbage.pts, garbage.dts = self.stream, packet.pts, packet.dts
-        return cast("av.Packet[VideoStream]", garbage)
+    def _instead_of(
+        self, packet: "av.Packet[VideoStream]", data: bytes
+    ) -> "av.Packet[VideoStream]":
+        other = av.Packet(data)
+        other.stream, other.pts, other.dts = self.stream, packet.pts, packet.dts
+        other.is_keyframe = self.cut and packet.is_keyframe
+        return cast("av.Packet[VideoStream]", other)
 
     def close(self) -> None:
         self.closed = True
@@ -118,18 +139,20 @@ class Rig:
         paced: bool = False,
         give_up: bool = False,
         accelerator: Accelerator | None = None,
+        backoff: Backoff | None = None,
+        source: FakeSource | None = None,
     ) -> None:
         self.clock = FakeClock()
-        self.source = FakeSource(list(openings))
+        self.source = source or FakeSource(list(openings))
         self.writer = FakeWriter()
         self.reports: list[CameraReport] = []
         self.camera = Camera(
-            CameraPlan("gate", stall_timeout_s=10.0, loop=loop, paced=paced, give_up=give_up),
+            CameraPlan("gate", 10.0, 1800.0, loop=loop, paced=paced, give_up=give_up),
             source=self.source,
             accelerator=accelerator or Accelerator(),
             writer=self.writer,
             clock=self.clock,
-            backoff=Backoff(first_s=1, longest_s=60, stable_s=30, rng=TopOfRange()),
+            backoff=backoff or Backoff(first_s=1, longest_s=60, stable_s=30, rng=TopOfRange()),
             report=self.reports.append,
         )
 
@@ -168,6 +191,26 @@ def test_a_first_connection_that_fails_is_tried_again(clip: Path) -> None:
     assert rig.offline == [(Reason.REFUSED, 1), (Reason.REFUSED, 2)]
     assert rig.reports[1].detail == "connection refused"
     assert rig.clock.waits_s == [1, 2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_camera_that_appears_after_a_minute_is_online_within_one_step(
+    clip: Path, seed: int
+) -> None:
+    class LateSource(FakeSource):
+        def open(self) -> Feed:
+            if rig.clock.monotonic_ns() < appears_ns:
+                raise refused()
+            return super().open()
+
+    backoff = Backoff(rng=random.Random(seed))
+    rig = Rig(backoff=backoff, source=LateSource([lambda: FakeFeed(clip, live=False)]))
+    appears_ns = rig.clock.monotonic_ns() + 60_000_000_000
+    rig.run()
+    assert rig.states[-2:] == [ONLINE, DONE]
+    tries = rig.states.count(OFFLINE)
+    step_s = min(backoff.longest_s, backoff.first_s * 2 ** (tries - 1))
+    assert (rig.clock.monotonic_ns() - appears_ns) / 1e9 <= step_s
 
 
 def test_a_camera_tells_what_it_delivers_once_it_is_online(clip: Path) -> None:
@@ -316,6 +359,152 @@ def test_a_late_paced_file_catches_up_without_waiting(clip: Path) -> None:
     )
     rig.run()
     assert sum(rig.clock.waits_s) == pytest.approx(1 / FPS)
+
+
+HOUR_S = 3600.0
+
+
+def seconds(times_ns: list[int], since_ns: int = 0) -> list[float]:
+    return [(at_ns - since_ns) / 1e9 for at_ns in times_ns]
+
+
+@pytest.mark.parametrize(
+    "retimed",
+    [
+        pytest.param(lambda n, pts: pts + (90_000 * 7200 if n >= 5 else 0), id="ahead by hours"),
+        pytest.param(lambda n, pts: pts - (90_000 * 60 if n >= 5 else 0), id="goes back"),
+        pytest.param(lambda n, pts: None if n >= 5 else pts, id="missing"),
+    ],
+)
+def test_a_file_whose_pts_jump_goes_on_in_its_own_pace(
+    clip: Path, retimed: Callable[[int, int], int | None]
+) -> None:
+    rig = Rig(lambda: FakeFeed(clip, live=False, retimed=retimed), paced=True)
+    start_ns, start_wall_ns = rig.clock.monotonic_ns(), rig.clock.time_ns()
+    rig.run()
+    due_s = [n / FPS for n in range(FRAMES)]
+    assert seconds([c.monotonic_ns for c in rig.writer.captures], start_ns) == pytest.approx(due_s)
+    assert seconds([c.wall_ns for c in rig.writer.captures], start_wall_ns) == pytest.approx(due_s)
+
+
+@pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S])
+def test_a_step_of_this_hosts_clock_is_followed_by_ts_and_by_nothing_else(
+    clip: Path, step_s: float
+) -> None:
+    def before(number: int) -> None:
+        rig.clock.advance(0.1)
+        if number == 6:
+            rig.clock.epoch_ns += round(step_s * 1e9)
+
+    rig = Rig(lambda: FakeFeed(clip, live=True, before=before))
+    start_ns, start_wall_ns = rig.clock.monotonic_ns(), rig.clock.time_ns()
+    rig.run_until_openings_end()
+    elapsed_s = [0.1 * (n + 1) for n in range(FRAMES)]
+    captures = rig.writer.captures
+    assert seconds([c.monotonic_ns for c in captures], start_ns) == pytest.approx(elapsed_s)
+    assert [c.media_s for c in captures] == pytest.approx(
+        [start_ns / 1e9 + at_s for at_s in elapsed_s]
+    )
+    stepped_s = [at_s + (step_s if n >= 6 else 0) for n, at_s in enumerate(elapsed_s)]
+    assert seconds([c.wall_ns for c in captures], start_wall_ns) == pytest.approx(stepped_s)
+    assert rig.states == [CONNECTING, ONLINE, OFFLINE, STOPPED]
+
+
+@pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S])
+def test_a_step_of_this_hosts_clock_does_not_touch_a_file(clip: Path, step_s: float) -> None:
+    def before(number: int) -> None:
+        if number == 6:
+            rig.clock.epoch_ns += round(step_s * 1e9)
+
+    rig = Rig(lambda: FakeFeed(clip, live=False, before=before), paced=True)
+    start_wall_ns = rig.clock.time_ns()
+    rig.run()
+    times_s = seconds([c.wall_ns for c in rig.writer.captures], start_wall_ns)
+    assert times_s == pytest.approx([n / FPS for n in range(FRAMES)])
+
+
+@pytest.mark.parametrize("jump", [90_000 * 7200, -90_000 * 7200])
+def test_a_live_pts_that_jumps_has_no_say_in_times_and_rates(clip: Path, jump: int) -> None:
+    rig = Rig(
+        lambda: FakeFeed(
+            clip,
+            live=True,
+            before=lambda _: rig.clock.advance(1 / 21),
+            retimed=lambda n, pts: pts + (jump if n >= 6 else 0),
+        )
+    )
+    start_ns = rig.clock.monotonic_ns()
+    rig.run_until_openings_end()
+    captures = rig.writer.captures
+    assert seconds([c.monotonic_ns for c in captures], start_ns) == pytest.approx(
+        [(n + 1) / 21 for n in range(FRAMES)]
+    )
+    cap = RateCap(7.0)
+    kept = [n for n, capture in enumerate(captures) if cap.admits(capture.media_s)]
+    assert kept == list(range(0, FRAMES, 3)), "21 frames a second arrive, whatever the camera says"
+
+
+@dataclass
+class ToldTimes:
+    """In place of SenderReports: packet n was captured at `camera_ns(n)`, None: not known."""
+
+    camera_ns: Callable[[int], int | None]
+    asked: int = -1
+
+    def capture_ns(self, packet: object, monotonic_ns: int) -> int | None:
+        self.asked += 1
+        return self.camera_ns(self.asked)
+
+
+def with_camera_clock(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, offset_s: Callable[[int], float | None]
+) -> tuple[Rig, list[float]]:
+    """A live camera whose clock is `offset_s(n)` ahead at frame n; its frames' ts errors."""
+    rig = Rig(lambda: FakeFeed(clip, live=True, before=lambda _: rig.clock.advance(0.1)))
+
+    def camera_ns(number: int) -> int | None:
+        ahead_s = offset_s(number)
+        return None if ahead_s is None else rig.clock.time_ns() + round(ahead_s * 1e9)
+
+    monkeypatch.setattr("streamd.decoder.SenderReports", lambda **_: ToldTimes(camera_ns))
+    rig.run_until_openings_end()
+    truth_ns = [c.monotonic_ns + rig.clock.epoch_ns for c in rig.writer.captures]
+    errors = [c.wall_ns - at for c, at in zip(rig.writer.captures, truth_ns, strict=True)]
+    return rig, seconds(errors)
+
+
+def test_a_camera_that_tells_its_clock_late_is_believed_from_then_on(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, errors_s = with_camera_clock(clip, monkeypatch, lambda n: -0.4 if n >= 4 else None)
+    assert errors_s == pytest.approx([0.0] * 4 + [-0.4] * (FRAMES - 4))
+    assert [c.ts_source for c in rig.writer.captures] == (
+        [TsSource.ARRIVAL] * 4 + [TsSource.RTCP] * (FRAMES - 4)
+    )
+
+
+def test_a_camera_that_lives_in_1970_does_not_poison_ts_and_is_told_of_once(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig, errors_s = with_camera_clock(clip, monkeypatch, lambda _: -1.7e9)
+    assert errors_s == [0.0] * FRAMES
+    assert {c.ts_source for c in rig.writer.captures} == {TsSource.ARRIVAL}
+    said = "".join(capsys.readouterr())
+    assert said.count("camera_clock_ignored") == 1
+    assert "gate" in said
+
+
+def test_a_camera_whose_every_jpeg_is_sloppy_is_read_by_a_decoder_that_conceals(
+    clip: Path, tmp_path: Path
+) -> None:
+    jpegs = tmp_path / "clip.mkv"
+    write_clip(jpegs, "mjpeg", {}, "yuvj420p")
+    sloppy = partial(FakeFeed, jpegs, live=False, cut=True)
+    rig = Rig(sloppy, sloppy)
+    rig.run()
+    assert rig.states == [CONNECTING, ONLINE, DONE]
+    assert len(rig.writer.captures) == FRAMES
+    assert rig.writer.damaged == 3
 
 
 def test_packets_that_never_make_a_frame_are_a_stall_and_are_counted_as_damaged(

@@ -15,7 +15,7 @@ import streamd
 LAYERS = (
     "streamd errors clock memory notify nvidia prctl scenes",
     "config",
-    "slots timeline turnstile logs ledger child hwaccel redis_client spool crash_report",
+    "slots timeline rtcp turnstile logs ledger child hwaccel redis_client spool crash_report",
     "batch source letterbox decoder spooler engines",
     "letterbox_exact slot_writer detections publisher specs probe pictures checkpoint export_child",
     "messages",
@@ -40,7 +40,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 
 # Who may import what is heavy or belongs to one place.
 OWNERS = {
-    "av": "hwaccel source decoder letterbox letterbox_exact pictures probe testing demo",
+    "av": "hwaccel source rtcp decoder letterbox letterbox_exact pictures probe testing demo",
     "cv2": "letterbox_exact detections scenes testing demo",
     "openvino": "engines.openvino_engine engines.reference",
     "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision build "

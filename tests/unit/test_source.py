@@ -1,6 +1,7 @@
 import pytest
 
 from streamd.config import CameraConfig
+from streamd.ingest import backoff_of
 from streamd.source import FileSource, HttpSource, RtspSource, local_path, source_for
 
 
@@ -22,6 +23,20 @@ def test_the_url_decides_what_reads_a_camera(url: str, kind: type) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("rtsp://h/s", "h"),
+        ("rtsps://ann:p%40ss@h:322/s?a=b@c", "h:322"),
+        ("http://h:8080", "h:8080"),
+        ("clips/gate.mp4", ""),
+        ("file:///srv/gate.mp4", ""),
+    ],
+)
+def test_the_channels_of_a_recorder_have_one_host(url: str, host: str) -> None:
+    assert CameraConfig(id="gate", url=url).host == host
+
+
+@pytest.mark.parametrize(
     ("url", "path"),
     [
         ("clips/100%25 a.mp4", "clips/100%25 a.mp4"),
@@ -33,3 +48,10 @@ def test_the_url_decides_what_reads_a_camera(url: str, kind: type) -> None:
 )
 def test_a_file_url_names_a_path(url: str, path: str) -> None:
     assert local_path(url) == path
+
+
+@pytest.mark.parametrize(("channels", "first_s"), [(1, 1.0), (4, 1.0), (16, 4.0)])
+def test_the_first_step_is_longer_for_the_channels_of_a_recorder(
+    channels: int, first_s: float
+) -> None:
+    assert backoff_of(channels).first_s == first_s

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamd.timeline import FileTimeline
+from streamd.timeline import CameraClock, FileTimeline
 
 from .fakes import FakeClock
 
@@ -50,12 +50,54 @@ def test_frames_without_a_pts_follow_at_the_last_known_step() -> None:
     assert timeline.place(None) == pytest.approx(1.0)
 
 
-def test_a_hole_in_a_recording_is_not_taken_for_the_time_between_frames() -> None:
+PTS_WRAP_S = 2**33 / 90_000
+
+
+@pytest.mark.parametrize(
+    "pts_s",
+    [
+        pytest.param([0.0, 0.1, 7200.2, 7200.3, 7200.4], id="ahead by hours"),
+        pytest.param([50.0, 50.1, 0.0, 0.1, 0.2], id="back to the start"),
+        pytest.param([0.0, 0.1, 0.1, 0.2, 0.3], id="twice the same"),
+        pytest.param([0.0, 0.1, None, None, 0.4], id="missing"),
+        pytest.param([None, None, None, None, None], id="never there"),
+        pytest.param([0.0, 0.1, -9e9, 0.3, 0.4], id="one absurd"),
+        pytest.param([0.0, 0.1, 7200.0, 0.3, 0.4], id="one far ahead"),
+        pytest.param([PTS_WRAP_S - 0.2, PTS_WRAP_S - 0.1, 0.0, 0.1, 0.2], id="33 bits wrap"),
+    ],
+)
+def test_times_go_on_at_the_known_step_whatever_a_pts_does(pts_s: list[float | None]) -> None:
     timeline = opened(FakeClock())
-    for pts_s in (0.0, 0.1, 3600.0):
-        timeline.place(pts_s)
+    places = [timeline.place(at) for at in pts_s]
+    steps = [after - before for before, after in itertools.pairwise(places)]
+    known_s = 0.04 if pts_s[0] is None else 0.1
+    assert steps == pytest.approx([known_s] * 4)
+
+
+@given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=60))
+@settings(max_examples=100, deadline=None)
+def test_times_increase_whatever_the_pts_are(
+    pts_s: list[float | None],
+) -> None:
+    timeline = opened(FakeClock())
+    places = [timeline.place(at) for at in pts_s]
+    assert all(before < after for before, after in itertools.pairwise(places))
+
+
+def test_a_hole_of_up_to_a_minute_is_kept_and_is_not_the_time_between_frames() -> None:
+    timeline = opened(FakeClock())
+    assert [timeline.place(at) for at in (0.0, 0.1, 45.0, 45.1)] == pytest.approx(
+        [0.0, 0.1, 45.0, 45.1]
+    )
     timeline.restart()
-    assert timeline.place(0.0) == pytest.approx(3600.1)
+    assert timeline.place(0.0) == pytest.approx(45.2)
+
+
+def test_a_time_lapse_keeps_its_pace_from_the_second_step_on() -> None:
+    timeline = opened(FakeClock())
+    places = [timeline.place(n * 300.0) for n in range(5)]
+    steps = [after - before for before, after in itertools.pairwise(places)]
+    assert steps == pytest.approx([0.04, 300, 300, 300])
 
 
 def test_a_frame_counts_as_captured_when_the_file_was_first_opened_plus_its_position() -> None:
@@ -73,3 +115,54 @@ def test_a_frame_is_ahead_by_what_is_left_until_it_is_due() -> None:
     assert timeline.ahead_s(2.0) == pytest.approx(2.0)
     clock.advance(5)
     assert timeline.ahead_s(2.0) == pytest.approx(-3.0)
+
+
+class Judge:
+    """A camera's clock that is off by what a test says, and what was told of it."""
+
+    def __init__(self, limit_s: float = 1800.0) -> None:
+        self.told: list[tuple[bool, float]] = []
+        self.clock = CameraClock(limit_s, lambda *what: self.told.append(what))
+        self.now_s = 0.0
+
+    def believes(self, offset_s: float, after_s: float = 1.0) -> bool:
+        self.now_s += after_s
+        wall_ns = 1_763_800_000_000_000_000
+        return self.clock.believes(
+            wall_ns + round(offset_s * 1e9), wall_ns, round(self.now_s * 1e9)
+        )
+
+
+@pytest.mark.parametrize("offset_s", [0.0, -0.3, 100.0, -1799.0])
+def test_a_camera_clock_that_is_a_little_off_is_the_cameras_affair(offset_s: float) -> None:
+    judge = Judge()
+    assert judge.believes(offset_s)
+    assert not judge.told
+
+
+@pytest.mark.parametrize("offset_s", [3600.0, -7200.0, -1.7e9, 2e9])
+def test_a_time_zone_or_1970_is_not_believed_and_told_once(offset_s: float) -> None:
+    judge = Judge()
+    assert not any(judge.believes(offset_s) for _ in range(1000))
+    assert judge.told == [(False, offset_s)]
+
+
+def test_a_clock_that_was_put_right_is_believed_again() -> None:
+    judge = Judge()
+    seen = [judge.believes(offset_s) for offset_s in (3600.0, 1700.0, 2.0, 1700.0)]
+    assert seen == [False, False, True, True]
+    assert judge.told == [(False, 3600.0), (True, 2.0)]
+
+
+def test_a_clock_that_keeps_jumping_does_not_fill_the_log() -> None:
+    judge = Judge()
+    for _ in range(500):
+        judge.believes(3600.0)
+        judge.believes(0.0)
+    assert [believed for believed, _ in judge.told] == [False, True] * 2
+
+
+def test_without_a_limit_no_camera_clock_is_used() -> None:
+    judge = Judge(0.0)
+    assert not judge.believes(0.0)
+    assert not judge.told

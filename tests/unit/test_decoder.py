@@ -1,0 +1,138 @@
+"""Damage and times on the way from packets to frames."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+import pytest
+from av.video.stream import VideoStream
+
+from streamd.decoder import Decoded, DecodedFrame, Decoder
+
+from .fakes import FakeClock
+
+FRAMES, GROUP = 24, 8
+ENCODERS = {
+    "h264": ("libx264", {"preset": "ultrafast", "bf": "0", "g": str(GROUP), "sc_threshold": "0"}),
+    "reordered": ("libx264", {"preset": "veryfast", "bf": "2", "g": str(GROUP)}),
+    "hevc": (
+        "libx265",
+        {
+            "preset": "ultrafast",
+            "x265-params": f"log-level=none:bframes=0:keyint={GROUP}:scenecut=0",
+        },
+    ),
+    "mjpeg": ("mjpeg", {"huffman": "default"}),
+}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Moving noise, so that damage shows and spreads; a keyframe every GROUP frames."""
+    folder = tmp_path_factory.mktemp("clips")
+    return {name: write_noise(folder / f"{name}.mkv", name) for name in ENCODERS}
+
+
+def write_noise(path: Path, name: str) -> Path:
+    encoder, options = ENCODERS[name]
+    noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = cast(VideoStream, container.add_stream(encoder, rate=10, options=options))
+        stream.width, stream.height = 96, 64
+        stream.pix_fmt = "yuvj420p" if encoder == "mjpeg" else "yuv420p"
+        for index in range(FRAMES):
+            picture = av.VideoFrame.from_ndarray(np.roll(noise, index, axis=1), format="rgb24")
+            container.mux(stream.encode(picture.reformat(format=stream.pix_fmt)))
+        container.mux(stream.encode(None))
+    return path
+
+
+def cut(packet: "av.Packet[VideoStream]") -> "av.Packet[VideoStream]":
+    """`packet` without its second half, as when the network lost it."""
+    damaged = av.Packet(bytes(packet)[: packet.size // 2])
+    damaged.stream, damaged.pts, damaged.dts = packet.stream, packet.pts, packet.dts
+    damaged.time_base, damaged.is_keyframe = packet.time_base, packet.is_keyframe
+    return cast("av.Packet[VideoStream]", damaged)
+
+
+def decoded(path: Path, *, damage: tuple[int, ...] = (), strict: bool = True) -> Iterator[Decoded]:
+    """What comes of the file's packets, of which those numbered in `damage` are cut."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        decoder = Decoder(stream, FakeClock(), strict=strict)
+        for number, packet in enumerate(container.demux(stream)):
+            yield decoder.decode(cut(packet) if number in damage else packet)
+
+
+def frames_of(results: Iterator[Decoded]) -> tuple[list[DecodedFrame], int]:
+    everything = list(results)
+    return [f for one in everything for f in one.frames], sum(one.damaged for one in everything)
+
+
+@pytest.mark.parametrize("codec", ENCODERS)
+def test_what_is_whole_comes_out_whole(clips: dict[str, Path], codec: str) -> None:
+    frames, damaged = frames_of(decoded(clips[codec]))
+    assert (len(frames), damaged) == (FRAMES, 0)
+    times_s = [frame.pts_s for frame in frames]
+    assert times_s == pytest.approx([n / 10 for n in range(FRAMES)])
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_damage_spoils_all_that_follows_it_up_to_the_next_keyframe(
+    clips: dict[str, Path], codec: str
+) -> None:
+    whole, _ = frames_of(decoded(clips[codec]))
+    frames, damaged = frames_of(decoded(clips[codec], damage=(GROUP + 3,)))
+    expected = [n for n in range(FRAMES) if not GROUP + 3 <= n < 2 * GROUP]
+    assert [round(10 * (frame.pts_s or 0)) for frame in frames] == expected
+    assert damaged == FRAMES - len(expected)
+    for number, frame in zip(expected, frames, strict=True):
+        assert np.array_equal(frame.image.to_ndarray(), whole[number].image.to_ndarray())
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_a_damaged_keyframe_costs_its_whole_group_but_is_a_sign_of_life(
+    clips: dict[str, Path], codec: str
+) -> None:
+    results = list(decoded(clips[codec], damage=(GROUP,)))
+    frames, damaged = frames_of(iter(results))
+    numbers = [round(10 * (frame.pts_s or 0)) for frame in frames]
+    assert numbers == [n for n in range(FRAMES) if not GROUP <= n < 2 * GROUP]
+    assert damaged >= 1  # H.264's decoder keeps to itself what builds upon nothing
+    assert sum(one.keyframe for one in results) == FRAMES // GROUP
+
+
+def test_each_jpeg_stands_for_itself(clips: dict[str, Path]) -> None:
+    frames, damaged = frames_of(decoded(clips["mjpeg"], damage=(3, 4)))
+    assert (len(frames), damaged) == (FRAMES - 2, 2)
+
+
+def test_frames_that_were_reordered_keep_the_arrival_of_their_own_packet(
+    clips: dict[str, Path],
+) -> None:
+    clock = FakeClock()
+    came_ns: dict[int, int] = {}
+    with av.open(str(clips["reordered"])) as container:
+        stream = container.streams.video[0]
+        decoder = Decoder(stream, clock)
+        frames: list[DecodedFrame] = []
+        for packet in container.demux(stream):
+            clock.advance(0.1)
+            if packet.pts is not None:
+                came_ns[round(10 * float(packet.pts * packet.time_base))] = clock.monotonic_ns()
+            # As FFmpeg's RTSP demuxer does it with the first packet.
+            if packet.is_keyframe and packet.pts == 0:
+                packet.pts = None
+            frames += decoder.decode(packet).frames
+    assert [frame.arrival_ns for frame in frames] == [came_ns[n] for n in range(FRAMES)]
+    assert list(came_ns) != sorted(came_ns), "the clip has no reordering"
+
+
+def test_a_sloppy_camera_is_refused_by_a_strict_decoder_only(clips: dict[str, Path]) -> None:
+    everything = tuple(range(FRAMES))
+    strict = list(decoded(clips["mjpeg"], damage=everything))
+    assert not frames_of(iter(strict))[0]
+    lenient, _ = frames_of(decoded(clips["mjpeg"], damage=everything, strict=False))
+    assert len(lenient) == FRAMES
