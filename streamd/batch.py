@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamd.slots import FrameMeta, InputShape
 
@@ -17,12 +17,14 @@ class ReadyFrame:
     """A taken slot that waits for a batch.
 
     `since_ns` is when its camera began to wait for its turn: a frame that replaces an older one
-    keeps the older one's place, so a fast camera is neither favoured nor starved.
+    keeps the older one's place, so a fast camera is neither favoured nor starved. Higher
+    `priority` goes first.
     """
 
     slot: int
     meta: FrameMeta
     since_ns: int
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,8 @@ def collect_batch(
 ) -> Decision:
     """The next batch out of `ready`, which holds each camera's waiting frames, oldest first.
 
-    Every camera gets one frame before any gets a second; within a round, who has waited longest
-    comes first. The frame that has waited longest of all decides the shape. A batch leaves when it
+    Every camera gets one frame before any gets a second; within a round, the highest priority comes
+    first, then who has waited longest. The first of all decides the shape. A batch leaves when it
     is full, when each of the `active_cameras` that may still deliver is in it, or when its oldest
     frame has waited for `policy.max_wait_ns`, so a camera that is silent delays nobody for longer
     than that.
@@ -56,9 +58,9 @@ def collect_batch(
     if not heads:
         return Decision()
     oldest = min(heads, key=lambda frame: frame.since_ns)
-    shape = oldest.meta.shape
+    shape = min(heads, key=lambda frame: (-frame.priority, frame.since_ns)).meta.shape
     turns = sorted(
-        (position, frame.since_ns, frame.slot, frame)
+        (position, -frame.priority, frame.since_ns, frame.slot, frame)
         for frames in ready
         for position, frame in enumerate(_leading(frames, shape))
     )
@@ -86,6 +88,8 @@ class Lineup:
         self._served_ns: dict[int, int] = {}
         self._seen_ns: dict[int, int] = {}
         self._period_ns: dict[int, float] = {}
+        self._priority: dict[int, int] = {}
+        self._owed_ns: dict[int, int] = {}
 
     def __len__(self) -> int:
         return sum(len(frames) for frames in self._waiting.values())
@@ -95,6 +99,10 @@ class Lineup:
         """Each camera's waiting frames, oldest first."""
         return [frames for frames in self._waiting.values() if frames]
 
+    def rank(self, camera: int, priority: int) -> None:
+        """The priority of a camera's frames from now on; 0 if never told."""
+        self._priority[camera] = priority
+
     def admit(self, slot: int, meta: FrameMeta) -> int | None:
         """Adds a taken slot; returns the slot of the live frame that it replaces, if any.
 
@@ -102,13 +110,30 @@ class Lineup:
         """
         waiting = self._waiting.setdefault(meta.camera, deque())
         self._note_period(meta)
+        priority = self._priority.get(meta.camera, 0)
         if not meta.lossless and waiting:
             stale = waiting.pop()
-            waiting.append(ReadyFrame(slot, meta, stale.since_ns))
+            waiting.append(ReadyFrame(slot, meta, stale.since_ns, priority))
             return stale.slot
         since_ns = max(meta.ready_ns, self._served_ns.get(meta.camera, 0))
-        waiting.append(ReadyFrame(slot, meta, since_ns))
+        since_ns = self._owed_ns.pop(meta.camera, since_ns)
+        waiting.append(ReadyFrame(slot, meta, since_ns, priority))
         return None
+
+    def shed(self, captured_after_ns: int) -> list[ReadyFrame]:
+        """Takes out the live frames that were captured earlier.
+
+        Their cameras keep their places, so that within a priority all are shed alike.
+        """
+        gone: list[ReadyFrame] = []
+        for camera, waiting in self._waiting.items():
+            if not waiting or waiting[0].meta.lossless:
+                continue
+            if waiting[0].meta.capture_ns < captured_after_ns:
+                frame = waiting.popleft()
+                self._owed_ns[camera] = frame.since_ns
+                gone.append(frame)
+        return gone
 
     def remove(self, frames: Iterable[ReadyFrame], now_ns: int) -> None:
         """Takes a batch's frames out: they are the first ones of their cameras."""
@@ -120,11 +145,18 @@ class Lineup:
             if waiting:
                 # The next frame of a file begins to wait when the one before it is served.
                 following = waiting.popleft()
-                waiting.appendleft(ReadyFrame(following.slot, following.meta, now_ns))
+                waiting.appendleft(replace(following, since_ns=now_ns))
 
     def forget(self, camera: int) -> None:
         """A camera left; no frame of it waits."""
-        for memory in (self._waiting, self._served_ns, self._seen_ns, self._period_ns):
+        for memory in (
+            self._waiting,
+            self._served_ns,
+            self._seen_ns,
+            self._period_ns,
+            self._priority,
+            self._owed_ns,
+        ):
             memory.pop(camera, None)
 
     def active_cameras(self, now_ns: int) -> int:

@@ -12,7 +12,9 @@ from streamd.detections import Detector
 from streamd.engines import Engine, Runner
 from streamd.engines.contract import rung
 from streamd.events import InferredFrame
+from streamd.logs import get_logger
 from streamd.messages import LetCameraGo, TakeCameraToo
+from streamd.overload import LatencyTarget
 from streamd.results import BatchResult, Results
 from streamd.specs import InferenceSpec, ReadCamera
 
@@ -53,6 +55,9 @@ class Collector:
         self._ladder = engine.spec.ladder
         # An engine that somebody else built may take less than what is configured.
         self._batch_size = min(spec.model_config.batch_size, self._ladder[-1])
+        limit_ms = spec.model_config.max_latency_ms
+        self._target = LatencyTarget(int(limit_ms * 1e6), self._ladder) if limit_ms else None
+        self._told = False
         self._mine = np.zeros(spec.pool.count, np.bool_)
         self._cameras: dict[int, ReadCamera] = {}
         for camera in spec.cameras:
@@ -101,6 +106,7 @@ class Collector:
 
     def _add(self, camera: ReadCamera) -> None:
         self._cameras[camera.index] = camera
+        self._lineup.rank(camera.index, camera.config.priority)
         self._mark(camera, mine=True)
 
     def _remove(self, index: int) -> None:
@@ -124,7 +130,7 @@ class Collector:
         """Gives batches to free runners; returns when to look again (None: at the next ring)."""
         while self._free.acquire(blocking=False):
             now_ns = time.monotonic_ns()
-            policy = BatchPolicy(self._batch_size, self._wait_ns(now_ns))
+            policy = BatchPolicy(self._fitting(now_ns), self._wait_ns(now_ns))
             active = self._lineup.active_cameras(now_ns)
             decision = collect_batch(self._lineup.ready, now_ns, policy, active)
             if not decision.frames:
@@ -134,6 +140,16 @@ class Collector:
             self._work.put(Batch(self._batches, decision.frames, now_ns))
             self._batches += 1
         return None
+
+    def _fitting(self, now_ns: int) -> int:
+        """The size of the next batch; frames that would be too old after it are shed."""
+        if self._target is None:
+            return self._batch_size
+        size = self._target.batch_size(self._batch_size)
+        for frame in self._lineup.shed(self._target.captured_after_ns(now_ns, size)):
+            self._pool.release(frame.slot)
+            self._ledger.add(frame.meta.camera, "shed")
+        return size
 
     def _serve(self, runner: Runner) -> None:
         """A runner's thread."""
@@ -150,6 +166,8 @@ class Collector:
         gathered, infer_began = time.thread_time_ns(), time.monotonic_ns()
         candidates = runner.run()
         infer_ns = time.monotonic_ns() - infer_began
+        if self._target is not None:
+            self._note_time(self._target, len(batch.frames), infer_ns)
         inferred = time.thread_time_ns()
         frames = tuple(
             InferredFrame(
@@ -167,6 +185,16 @@ class Collector:
             infer_ns,
             time.thread_time_ns() - inferred,
         )
+
+    def _note_time(self, target: LatencyTarget, frames: int, infer_ns: int) -> None:
+        target.note(rung(self._ladder, frames), infer_ns)
+        if not target.reachable and not self._told:
+            self._told = True
+            get_logger(worker=self._spec.identity.name).warning(
+                "latency_target_missed",
+                max_latency_ms=self._spec.model_config.max_latency_ms,
+                reason=f"one frame alone takes {infer_ns / 1e6:.0f} ms",
+            )
 
     def _release(self, batch: Batch) -> None:
         """Gives the slots back and wakes the files that wait for one."""

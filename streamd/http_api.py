@@ -25,6 +25,7 @@ class FrameCounts(BaseModel):
     rate_capped: int
     overwritten: int
     decode_error: int
+    shed: int
     lost_ingest: int
     lost_inference: int
     in_flight: int

@@ -4,7 +4,7 @@ Counters live in shared memory. Each column has one owner, who alone adds to it,
 read. The ingest thread of a camera owns the INGEST columns, its inference worker the INFERENCE
 columns, the supervisor the SUPERVISOR columns. For each camera, at any moment:
 
-    captured = rate_capped + overwritten + decode_error + inferred
+    captured = rate_capped + overwritten + decode_error + shed + inferred
                + lost_ingest + lost_inference + in_flight,      in_flight >= 0
 """
 
@@ -30,6 +30,7 @@ INFERENCE = (
     "inferred_event",  # the frame's event is with Redis, on disk, or lost and counted as that
     "inferred_quiet",  # the frame had none to publish
     "superseded",
+    "shed",  # too old for max_latency_ms
     "objects",
     "events",
     "events_lost",
@@ -66,13 +67,14 @@ class CameraLedger:
     rate_capped: int
     overwritten: int
     decode_error: int
+    shed: int
     lost_ingest: int
     lost_inference: int
 
     @property
     def in_flight(self) -> int:
         """Frames captured whose outcome is still open."""
-        dropped = self.rate_capped + self.overwritten + self.decode_error
+        dropped = self.rate_capped + self.overwritten + self.decode_error + self.shed
         return self.captured - self.inferred - dropped - self.lost_ingest - self.lost_inference
 
     def as_dict(self) -> dict[str, int]:
@@ -151,6 +153,7 @@ class Ledger:
             rate_capped=get("rate_capped"),
             overwritten=get("ring_full") + get("superseded"),
             decode_error=get("decode_error"),
+            shed=get("shed"),
             lost_ingest=get("lost_ingest"),
             lost_inference=get("lost_inference"),
         )
@@ -163,7 +166,7 @@ class Ledger:
         """Frames of a camera that were to be inferred and were not."""
         counts = self.camera(camera)
         lost = counts.lost_ingest + counts.lost_inference
-        return counts.overwritten + counts.decode_error + lost
+        return counts.overwritten + counts.decode_error + counts.shed + lost
 
     def close_ingest(self, camera: int, submitted: int) -> int:
         """Books what a dead ingest worker held of a camera as lost; returns how many frames.
@@ -182,7 +185,7 @@ class Ledger:
         `taken` frames of it were taken out of slots since the ledger began.
         """
         held = taken
-        for outcome in ("inferred_event", "inferred_quiet", "superseded", "lost_inference"):
+        for outcome in ("inferred_event", "inferred_quiet", "superseded", "shed", "lost_inference"):
             held -= self.get(camera, outcome)
         self.add(camera, "lost_inference", held)
         return held

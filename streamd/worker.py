@@ -8,6 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
 
+from streamd.config.secrets import mask_text
 from streamd.errors import StreamdError
 from streamd.logs import configure_logging, get_logger
 from streamd.memory import Doorbell
@@ -87,7 +88,7 @@ def _fail(identity: WorkerIdentity, link: SupervisorLink, error: BaseException |
     else:
         get_logger(worker=identity.name).error("worker_crashed", exc_info=error)
         line = f"{type(error).__name__}: {error}"
-    link.send(WorkerFailed(line))
+    link.send(WorkerFailed(mask_text(line)))
     sys.stderr.flush()
     os._exit(1)
 

@@ -151,6 +151,11 @@ class ModelConfig(_Section):
     max_wait_ms: Literal["auto"] | Annotated[float, Field(ge=0, le=10_000)] = Field(
         "auto", description="longest wait for a fuller batch, in milliseconds"
     )
+    max_latency_ms: Annotated[float, Field(gt=0, le=60_000)] | None = Field(
+        None,
+        description="oldest that a live result may be, capture to detections, in milliseconds: "
+        "under overload older frames are shed; null: a camera's newest frame waits for its turn",
+    )
     runners: AutoOrPositive = Field("auto", description="batches in flight at once")
     confidence: float = Field(0.25, ge=0, le=1, description="lowest score of a detection")
     iou: float = Field(0.7, ge=0, le=1, description="overlap above which NMS drops a box")
@@ -219,6 +224,12 @@ class CameraConfig(_Section):
     )
     decode: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where to decode: cpu, cuda (an NVIDIA GPU); auto: cuda where it can"
+    )
+    priority: int = Field(
+        0,
+        ge=-100,
+        le=100,
+        description="under overload the frames of higher ones are inferred first",
     )
     transport: Literal["tcp", "udp"] = Field("tcp", description="transport of RTSP: tcp or udp")
     tls_verify: bool = Field(

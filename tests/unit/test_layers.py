@@ -16,7 +16,7 @@ LAYERS = (
     "streamd errors clock memory notify nvidia prctl scenes",
     "config",
     "slots timeline rtcp turnstile logs ledger child hwaccel redis_client spool crash_report",
-    "batch source letterbox decoder spooler engines",
+    "batch overload source letterbox decoder spooler engines",
     "letterbox_exact slot_writer detections publisher specs probe pictures checkpoint export_child",
     "messages",
     "camera events agreement worker",

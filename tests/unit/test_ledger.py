@@ -228,6 +228,8 @@ def test_dropped_counts_the_frames_that_were_to_be_inferred_and_were_not() -> No
     for power, column in enumerate((*columns, "inferred_quiet", "lost_ingest", "lost_inference")):
         ledger.add(1, column, 2**power)
     assert ledger.dropped(1) == 4 + 8 + 16 + 64 + 128
+    ledger.add(1, "shed", 256)
+    assert ledger.dropped(1) == 4 + 8 + 16 + 64 + 128 + 256
     assert ledger.dropped(0) == 0
 
 
@@ -238,10 +240,11 @@ def test_the_outcomes_of_a_camera_are_told_by_name() -> None:
         rate_capped=20,
         overwritten=10,
         decode_error=5,
+        shed=1,
         lost_ingest=4,
         lost_inference=3,
     )
-    assert counts.as_dict()["in_flight"] == 8
+    assert counts.as_dict()["in_flight"] == 7
 
 
 @given(st.floats(0, 100))

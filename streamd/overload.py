@@ -1,0 +1,50 @@
+"""What gives way when there is more to infer than can be: batches get smaller, old frames go."""
+
+from collections.abc import Sequence
+
+_SMOOTHING = 0.2
+
+
+class LatencyTarget:
+    """Decides how large a batch may be and which frames are too old for it.
+
+    A result is to be at most `limit_ns` old: capture to detections. While a batch runs the next one
+    waits, so a batch may take half of that. Times of batches are learned, by rung of the `ladder`.
+    """
+
+    def __init__(self, limit_ns: int, ladder: Sequence[int]) -> None:
+        self._limit_ns = limit_ns
+        self._ladder = tuple(ladder)
+        self._batch_ns: dict[int, float] = {}
+
+    @property
+    def reachable(self) -> bool:
+        """False where even the smallest batch takes longer than the limit."""
+        return self._batch_ns.get(self._ladder[0], 0.0) <= self._limit_ns
+
+    def note(self, rung: int, batch_ns: int) -> None:
+        """A batch of the engine's size `rung` took `batch_ns`."""
+        average = self._batch_ns.get(rung, float(batch_ns))
+        self._batch_ns[rung] = average + _SMOOTHING * (batch_ns - average)
+
+    def batch_size(self, largest: int) -> int:
+        """The largest rung, up to `largest`, that is fast enough as far as is known."""
+        fitting = [
+            rung
+            for rung in self._ladder
+            if rung <= largest and self._expected_ns(rung) <= self._limit_ns / 2
+        ]
+        return fitting[-1] if fitting else min(self._ladder[0], largest)
+
+    def captured_after_ns(self, now_ns: int, size: int) -> int:
+        """Frames that were captured before this time would be too old when a batch is done.
+
+        Where the limit cannot be met at all, the newest quarter of it is still tried.
+        """
+        left_ns = max(self._limit_ns - self._expected_ns(size), self._limit_ns / 4)
+        return int(now_ns - left_ns)
+
+    def _expected_ns(self, rung: int) -> float:
+        """A rung that was never used takes at least as long as the next smaller one that was."""
+        known = [ns for size, ns in self._batch_ns.items() if size <= rung]
+        return max(known, default=0.0)
