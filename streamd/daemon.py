@@ -10,7 +10,8 @@ from streamd.config.secrets import mask_url
 from streamd.engines import ModelInfo, inspect_model
 from streamd.errors import ConfigError, EngineError, Fault, ModelError
 from streamd.fleet import Fleet
-from streamd.http_api import HttpServer, bind, build_app
+from streamd.http_api import build_app
+from streamd.http_server import HttpServer, bind
 from streamd.layout import Layout, lay_out
 from streamd.logs import get_logger
 from streamd.publisher import check_redis
@@ -40,7 +41,7 @@ def run_daemon(
         listener.close()
         raise
     fleet = Fleet(tuple(place.config for place in layout.cameras), layout.ledger)
-    http = HttpServer(build_app(fleet, layout.inference_workers), listener)
+    http = HttpServer(build_app(fleet, layout.inference_workers), listener, config.http)
     _greet(layout, port, redis_error)
     supervisor = Supervisor(layout, fleet, supervisor_pid=os.getpid(), until_done=until_done)
     http.start()

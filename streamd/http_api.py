@@ -1,17 +1,10 @@
-"""HTTP: metrics, health and the API, in a thread of the supervisor."""
+"""The routes: metrics, health and the API. Who may ask is http_doors.py's affair."""
 
-import socket
-import threading
-from typing import Any
-
-import uvicorn
 from fastapi import FastAPI, HTTPException, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from streamd import __version__
-from streamd.config import HttpConfig
-from streamd.errors import SetupError
 from streamd.fleet import CameraEntry, Fleet
 from streamd.metrics import registry_of
 from streamd.source import describe
@@ -117,40 +110,3 @@ def build_app(fleet: Fleet, inference_workers: int) -> FastAPI:
         return camera_status(fleet, entry)
 
     return app
-
-
-def bind(config: HttpConfig) -> socket.socket:
-    """A listening socket. Raises SetupError where the address cannot be had."""
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((config.host, config.port))
-        listener.listen(64)
-    except OSError as error:
-        listener.close()
-        where = f"http: {config.host}:{config.port}"
-        raise SetupError(f"{where}: cannot listen: {error.strerror or error}") from None
-    return listener
-
-
-class HttpServer:
-    """Serves an app on a bound socket from a thread of its own."""
-
-    def __init__(self, app: Any, listener: socket.socket) -> None:
-        self._listener = listener
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
-        )
-
-    def start(self) -> None:
-        """Starts serving."""
-        self._thread.start()
-
-    def stop(self, within_s: float = 1.0) -> None:
-        """Ends the thread and closes the socket."""
-        self._server.should_exit = True
-        self._thread.join(within_s)
-        self._listener.close()

@@ -4,13 +4,12 @@ from streamd.config.load import load_config
 from streamd.config.models import (
     CameraConfig,
     Config,
-    HttpConfig,
     IngestConfig,
     LogConfig,
     ModelConfig,
     Publish,
-    RedisConfig,
 )
+from streamd.config.network import HttpConfig, RedisConfig
 from streamd.config.secrets import mask_url
 
 __all__ = [

@@ -1,0 +1,19 @@
+"""What every section of the configuration is, and how its keys are written."""
+
+from pydantic import BaseModel, ConfigDict
+
+Location = tuple[str | int, ...]
+
+
+def key_of(location: Location) -> str:
+    """`("cameras", 0, "url")` as a reader writes it: `cameras[0].url`."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+class Section(BaseModel):
+    """Keys that are not known are faults; nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
