@@ -1,5 +1,7 @@
 """What every section of the configuration is, and how its keys are written."""
 
+from urllib.parse import unquote
+
 from pydantic import BaseModel, ConfigDict
 
 Location = tuple[str | int, ...]
@@ -11,6 +13,13 @@ def key_of(location: Location) -> str:
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
+
+
+def local_path(url: str) -> str:
+    """The path that a file's URL or plain path names."""
+    if not url.startswith("file://"):
+        return url
+    return unquote("/" + url.removeprefix("file://").partition("/")[2])
 
 
 class Section(BaseModel):

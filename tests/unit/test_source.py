@@ -1,7 +1,8 @@
 import pytest
 
 from streamd.config import CameraConfig
-from streamd.source import FileSource, HttpSource, RtspSource, local_path, source_for
+from streamd.config.section import local_path
+from streamd.source import FileSource, HttpSource, RtspSource, source_for
 
 
 @pytest.mark.parametrize(
