@@ -15,6 +15,7 @@ import av.error
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from streamd.allocation import bound_allocations
 from streamd.config import CameraConfig, mask_url
 from streamd.config.secrets import mask_text
 from streamd.config.section import local_path
@@ -166,6 +167,7 @@ class ContainerFeed:
         """Opens `name`; with `live` None, what has no duration is live. Raises SourceError."""
         timeouts = (camera.open_timeout_s, camera.stall_timeout_s)
         began_s = time.monotonic()
+        bound_allocations()
         limits = {"max_pixels": str(MAX_PIXELS)}
         try:
             container = av.open(

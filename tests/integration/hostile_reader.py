@@ -22,12 +22,14 @@ from streamd.source import source_for
 SHAPE = InputShape(192, 320)
 TIMEOUT_S = 1.0
 MOST_FRAMES = 60
+LONGEST_LOOK_S = 1.5
 
 
 def read(url: str) -> dict[str, Any]:
     """What became of one source."""
     camera = CameraConfig(id="x", url=url, open_timeout_s=TIMEOUT_S, stall_timeout_s=TIMEOUT_S)
     scaler, frames, damaged, reason, sizes = FastScaler(), 0, 0, "", set()
+    until_s = time.monotonic() + LONGEST_LOOK_S
     try:
         feed = source_for(camera).open()
         try:
@@ -39,7 +41,7 @@ def read(url: str) -> dict[str, Any]:
                     sizes.add(display_size(frame.image))
                     scaler.scale(frame.image, Letterbox.fit(*display_size(frame.image), SHAPE))
                     frames += 1
-                if frames > MOST_FRAMES:
+                if frames > MOST_FRAMES or time.monotonic() > until_s:
                     break
         finally:
             feed.close()

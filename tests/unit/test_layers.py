@@ -15,7 +15,7 @@ import streamd
 LAYERS = (
     "streamd errors clock memory notify nvidia prctl scenes",
     "config",
-    "slots messages timeline turnstile logs ledger child hwaccel http_doors",
+    "slots messages timeline turnstile logs ledger child hwaccel allocation http_doors",
     "batch source letterbox decoder publisher engines",
     "letterbox_exact slot_writer detections specs probe pictures checkpoint export_child",
     "camera events agreement worker",
@@ -37,7 +37,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 
 # Who may import what is heavy or belongs to one place.
 OWNERS = {
-    "av": "hwaccel source decoder letterbox letterbox_exact pictures probe testing demo",
+    "av": "allocation hwaccel source decoder letterbox letterbox_exact pictures probe testing demo",
     "cv2": "letterbox_exact detections scenes testing demo",
     "openvino": "engines.openvino_engine engines.reference",
     "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision build "
