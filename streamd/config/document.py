@@ -12,7 +12,10 @@ from streamd.config.secrets import holds_literal_secret
 from streamd.config.section import Location, key_of
 from streamd.errors import ConfigError, Fault
 
-_VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]{0,1000}))?\}")
+_LARGEST_BYTES = 4 * 1024 * 1024
+# Ten thousand cameras with all their keys. A few nested aliases can stand for billions.
+_MOST_VALUES = 200_000
 _TOKEN = ("token",)  # the key whose whole value is a secret
 
 
@@ -25,6 +28,7 @@ class Document:
     lines: dict[Location, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     literal_secrets: list[Location] = field(default_factory=list)
+    values: int = 0
 
     def line(self, location: Location) -> int:
         """The line of the innermost key on the way to `location` that stands in the file."""
@@ -55,6 +59,8 @@ def read_document(path: Path, environ: Mapping[str, str]) -> Document:
     """
     document = Document(str(path))
     try:
+        if path.is_file() and path.stat().st_size > _LARGEST_BYTES:
+            raise ConfigError([_too_much(document.file)])
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError([Fault(str(path), 0, "", "no such file")]) from None
@@ -75,6 +81,11 @@ def read_document(path: Path, environ: Mapping[str, str]) -> Document:
     return document
 
 
+def _too_much(file: str) -> Fault:
+    what = f"holds more than {_LARGEST_BYTES >> 20} MiB or {_MOST_VALUES} values, aliases expanded"
+    return Fault(file, 0, "", what)
+
+
 def _syntax_fault(error: yaml.YAMLError, file: str, text: str) -> Fault:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -88,6 +99,9 @@ def _build(
     node: yaml.Node, location: Location, document: Document, environ: Mapping[str, str]
 ) -> Any:
     document.lines.setdefault(location, node.start_mark.line + 1)
+    document.values += 1
+    if document.values > _MOST_VALUES:
+        raise ConfigError([_too_much(document.file)])
     if isinstance(node, yaml.MappingNode):
         return _build_mapping(node, location, document, environ)
     if isinstance(node, yaml.SequenceNode):

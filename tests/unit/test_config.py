@@ -1,4 +1,6 @@
+import random
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -190,6 +192,23 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     latin.write_bytes("cameras: [Süd]".encode("latin-1"))
     with pytest.raises(ConfigError, match="cannot be read: is not UTF-8 text"):
         load_config(latin, {})
+
+
+def test_aliases_that_stand_for_billions_are_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    (fault,) = faults(tmp_path, "\n".join(lines))
+    assert fault == " holds more than 4 MiB or 200000 values, aliases expanded"
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, GATE + "#" * (5 << 20))
+    assert fault.startswith(" holds more than 4 MiB")
+
+
+def test_variables_that_never_end_take_no_time(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, "cameras: '" + "${A:-" * 6_000 + "'")
+    assert fault == "1: cameras: should be a list"
 
 
 def url_of(folder: Path, written: str, **environ: str) -> str:
@@ -457,3 +476,43 @@ def test_any_tree_of_yaml_loads_or_is_refused_with_faults(
     folder: Path, tree: dict[object, object], variable: str
 ) -> None:
     must_load_or_name_faults(folder, yaml.safe_dump(tree), {"A": variable})
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_load_or_are_refused_with_faults(folder: Path, data: bytes) -> None:
+    path = folder / "bytes.yaml"
+    path.write_bytes(data)
+    with suppress(ConfigError):
+        load_config(path, {})
+
+
+SHIPPED = render().encode()
+
+
+def damaged(rng: random.Random) -> bytes:
+    """The reference file with a few of its bytes changed, moved or left out."""
+    data = bytearray(SHIPPED)
+    for _ in range(rng.randint(1, 8)):
+        at, span = rng.randrange(len(data)), rng.choice((1, 1, 5, 50))
+        piece = bytes(rng.choice(b"\t\n :-[]{}&*!|>'\"%@`#?,$\0ax1.~\xff") for _ in range(span))
+        begin = rng.randrange(len(data))
+        data[at : at + rng.choice((0, span))] = rng.choice((piece, data[begin : begin + span]))
+    return bytes(data)
+
+
+def load_damaged(folder: Path, seeds: range) -> None:
+    path = folder / "damaged.yaml"
+    for seed in seeds:
+        path.write_bytes(damaged(random.Random(seed)))
+        with suppress(ConfigError):
+            load_config(path, {"A": "1"})
+
+
+def test_the_reference_file_damaged_loads_or_is_refused_with_faults(folder: Path) -> None:
+    load_damaged(folder, range(30))
+
+
+@pytest.mark.slow
+def test_thousands_of_damaged_files_load_or_are_refused_with_faults(folder: Path) -> None:
+    load_damaged(folder, range(100, 5000))
