@@ -5,10 +5,11 @@ after; last comes {"rss_mb": the most memory that it had}. Anything but a Source
 """
 
 import json
-import resource
+import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from streamd.clock import SystemClock
@@ -66,5 +67,7 @@ def told(url: str) -> None:
 if __name__ == "__main__":
     with ThreadPoolExecutor(int(sys.argv[1])) as pool:
         list(pool.map(told, [line.strip() for line in sys.stdin]))
-    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    # Not ru_maxrss: that begins with the memory of the process that started this one.
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    rss_mb = int(peak) // 1024
     say(rss_mb=rss_mb)
