@@ -1,5 +1,7 @@
 # streamd on a CPU. Build:  docker build -t streamd .
-# Run:    docker run --rm -p 8080:8080 -v "$PWD/streamd.yaml:/etc/streamd/streamd.yaml:ro" streamd
+# Run:    docker run --rm -p 8080:8080 -e STREAMD_TOKEN \
+#           -v "$PWD/streamd.yaml:/etc/streamd/streamd.yaml:ro" streamd
+# with http: {host: 0.0.0.0, token: "${STREAMD_TOKEN}"}
 ARG BASE=python:3.12-slim-bookworm
 FROM ${BASE}
 

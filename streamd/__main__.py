@@ -7,7 +7,12 @@ nothing at its top: a worker must not pay for the command line.
 
 def main() -> None:
     """Runs the command line."""
-    from streamd.cli import main as run_command  # noqa: PLC0415  # see the module's docstring
+    from streamd.config.secrets import mask_text  # noqa: PLC0415  # see the module's docstring
+    from streamd.prctl import rewrite_arguments  # noqa: PLC0415
+
+    # `streamd probe rtsp://user:password@...`: any user of the machine can run `ps`.
+    rewrite_arguments(mask_text)
+    from streamd.cli import main as run_command  # noqa: PLC0415
 
     run_command()
 

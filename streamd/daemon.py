@@ -12,7 +12,8 @@ from streamd.config.secrets import mask_url
 from streamd.engines import ModelInfo, inspect_model
 from streamd.errors import ConfigError, EngineError, Fault, ModelError
 from streamd.fleet import Fleet
-from streamd.http_api import HttpServer, bind, build_app
+from streamd.http_api import build_app
+from streamd.http_server import HttpServer, bind
 from streamd.layout import Layout, class_ids
 from streamd.logs import get_logger
 from streamd.redis_client import check_redis
@@ -45,7 +46,6 @@ def run_daemon(
     fleet = Fleet(layout.ledger)
     for place in layout.places.values():
         fleet.add(place.config, place.index)
-    http = HttpServer(build_app(fleet, layout.inference_workers), listener)
     _greet(layout, port, redis_error)
     supervisor = Supervisor(
         layout,
@@ -54,6 +54,8 @@ def run_daemon(
         until_done=until_done,
         load=partial(_load_again, config, until_done),
     )
+    app = build_app(fleet, layout.inference_workers, config.http, supervisor.control)
+    http = HttpServer(app, listener, config.http)
     http.start()
     try:
         on_start(supervisor, fleet, port)

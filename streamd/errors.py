@@ -38,6 +38,10 @@ class EngineError(StreamdError):
     """An engine could not be built, loaded or run."""
 
 
+class AdmissionError(StreamdError):
+    """A camera that came through the API is none that the API may add; the text says why."""
+
+
 class RedisSetupError(StreamdError):
     """Redis answers, but refuses what the configuration asks for (password, wrong key type)."""
 

@@ -1,17 +1,19 @@
-"""HTTP: metrics, health and the API, in a thread of the supervisor."""
+"""The routes: metrics, health and the API. Who may ask is http_doors.py's affair."""
 
-import socket
-import threading
-from typing import Any
+from typing import Annotated, Any, Protocol
 
-import uvicorn
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import Body, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from streamd import __version__
-from streamd.config import HttpConfig
-from streamd.errors import SetupError
+from streamd.config import CameraConfig, HttpConfig
+from streamd.config.admission import admit
+from streamd.config.secrets import mask_text
+from streamd.config.section import key_of
+from streamd.errors import AdmissionError, StreamdError
 from streamd.fleet import CameraEntry, Fleet
 from streamd.metrics import registry_of
 from streamd.source import describe
@@ -54,6 +56,19 @@ class CameraStatus(BaseModel):
     events_lost: int
 
 
+class Changed(BaseModel):
+    """What became of a camera: started, restarted, unchanged or stopped."""
+
+    camera: str
+    result: str
+
+
+class Refused(BaseModel):
+    """Why a request was not followed, in one line."""
+
+    detail: str
+
+
 class Health(BaseModel):
     """`status` is ok, or not ready for the `missing` reasons."""
 
@@ -87,8 +102,22 @@ def camera_status(fleet: Fleet, entry: CameraEntry) -> CameraStatus:
     )
 
 
-def build_app(fleet: Fleet, inference_workers: int) -> FastAPI:
-    """The routes over `fleet`."""
+class Control(Protocol):
+    """What may be changed from outside; see streamd.control."""
+
+    def put_camera(self, camera: CameraConfig) -> str:
+        """Reads `camera` from now on."""
+        ...
+
+    def delete_camera(self, camera: str) -> str:
+        """Reads a camera no more."""
+        ...
+
+
+def build_app(
+    fleet: Fleet, inference_workers: int, config: HttpConfig, control: Control
+) -> FastAPI:
+    """The routes over `fleet` and `control`."""
     app = FastAPI(title="streamd", version=__version__, docs_url=None, redoc_url=None)
     registry = registry_of(fleet, inference_workers)
 
@@ -117,41 +146,71 @@ def build_app(fleet: Fleet, inference_workers: int) -> FastAPI:
             raise HTTPException(404, f"no camera {camera_id!r}")
         return camera_status(fleet, entry)
 
+    _add_changes(app, config, control)
     return app
 
 
-def bind(config: HttpConfig) -> socket.socket:
-    """A listening socket. Raises SetupError where the address cannot be had."""
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((config.host, config.port))
-        listener.listen(64)
-    except OSError as error:
-        listener.close()
-        where = f"http: {config.host}:{config.port}"
-        raise SetupError(f"{where}: cannot listen: {error.strerror or error}") from None
-    return listener
+def _add_changes(app: FastAPI, config: HttpConfig, control: Control) -> None:
+    """The routes that change something; they are closed as long as no token is set."""
+
+    @app.exception_handler(RequestValidationError)
+    def not_valid(_: Request, error: Exception) -> JSONResponse:
+        # FastAPI's own answer shows the input, which may hold a password or be no text at all.
+        faults = error.errors() if isinstance(error, RequestValidationError) else []
+        detail = "; ".join(f"{key_of(item['loc'])}: {item['msg']}" for item in faults)
+        return JSONResponse({"detail": mask_text(detail)}, 422)
+
+    @app.put(
+        "/api/v1/cameras/{camera_id}",
+        responses={code: {"model": Refused} for code in (403, 409, 422, 503)},
+        openapi_extra=_camera_body(),
+    )
+    def put_camera(camera_id: str, body: Annotated[dict[str, Any], Body()]) -> Changed:
+        _check_open(config)
+        try:
+            camera = CameraConfig.model_validate({**body, "id": camera_id})
+            return Changed(camera=camera_id, result=control.put_camera(admit(camera, config)))
+        except ValidationError as error:
+            raise HTTPException(422, _plain(error)) from None
+        except AdmissionError as error:
+            raise HTTPException(403, str(error)) from None
+        except StreamdError as error:
+            raise HTTPException(409, mask_text(str(error))) from None
+        except TimeoutError:
+            raise HTTPException(503, "the service is busy") from None
+
+    @app.delete(
+        "/api/v1/cameras/{camera_id}",
+        responses={code: {"model": Refused} for code in (403, 404, 503)},
+    )
+    def delete_camera(camera_id: str) -> Changed:
+        _check_open(config)
+        try:
+            return Changed(camera=camera_id, result=control.delete_camera(camera_id))
+        except KeyError:
+            raise HTTPException(404, f"no camera {camera_id!r}") from None
+        except TimeoutError:
+            raise HTTPException(503, "the service is busy") from None
 
 
-class HttpServer:
-    """Serves an app on a bound socket from a thread of its own."""
+def _check_open(config: HttpConfig) -> None:
+    if config.token is None:
+        raise HTTPException(403, "http.token is not set: cameras cannot be changed here")
 
-    def __init__(self, app: Any, listener: socket.socket) -> None:
-        self._listener = listener
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
-        )
 
-    def start(self) -> None:
-        """Starts serving."""
-        self._thread.start()
+def _camera_body() -> dict[str, Any]:
+    """The request's schema: a camera as in the file, without its id, which stands in the path."""
+    schema = CameraConfig.model_json_schema()
+    schema["properties"].pop("id")
+    schema["required"] = ["url"]
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
 
-    def stop(self, within_s: float = 1.0) -> None:
-        """Ends the thread and closes the socket."""
-        self._server.should_exit = True
-        self._thread.join(within_s)
-        self._listener.close()
+
+def _plain(error: ValidationError) -> str:
+    """One line that shows no value, since a URL may hold a password."""
+    faults = (
+        f"{key_of(item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors(include_input=False, include_context=False, include_url=False)
+    )
+    return mask_text("; ".join(faults))

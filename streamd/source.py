@@ -9,20 +9,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
-from urllib.parse import unquote
 
 import av
 import av.error
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from streamd.allocation import bound_allocations
 from streamd.config import CameraConfig, mask_url
 from streamd.config.secrets import mask_text
+from streamd.config.section import local_path
 from streamd.errors import Reason, SourceError
 from streamd.hwaccel import Accelerator
 
-# Demuxers that take any text or bytes for terminal art.
-_NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf"}
+# A larger picture is refused before memory is taken for it: 8192 x 4320 is the largest of the
+# common sizes (8K DCI), and 53 MB as 4:2:0. Decoders hold up to 17 of them.
+MAX_PIXELS = 8192 * 4320
+# Demuxers that read one stream of bytes. Left out are those that open what a file names (hls,
+# concat, sdp, dash, ...), terminal art, games: a recording may come from a stranger.
+_CONTAINERS = (
+    "mov,matroska,mpegts,mpeg,mpegvideo,avi,flv,live_flv,kux,asf,ogg,mxf,gxf,lxf,nut,dv,rm,wtv,"
+    "nuv,nsv,pva,dhav,hxvs,ifv,ivf,obu,av1,h264,hevc,vvc,evc,h263,h261,m4v,vc1,cavsvideo,avs2,"
+    "avs3,dirac,mjpeg,mjpeg_2000,mpjpeg,smjpeg,yuv4mpegpipe,gif,apng,image2,jpeg_pipe,jpegls_pipe,"
+    "jpegxl_pipe,j2k_pipe,png_pipe,bmp_pipe,webp_pipe,tiff_pipe,gif_pipe,ppm_pipe,pgm_pipe,"
+    "pbm_pipe,pam_pipe,exr_pipe,qoi_pipe"
+)
+# HLS may carry sound and subtitles beside the picture.
+_HTTP_FORMATS = f"{_CONTAINERS},hls,aac,ac3,eac3,mp3,webvtt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +101,9 @@ class RtspSource:
             # The SDP and the bitstream's own headers suffice: no second of default probing.
             "probesize": "5000",
             "analyzeduration": "100000",
+            # Where a server's answers may lead: never to a file.
+            "protocol_whitelist": "tcp,tls,udp,rtp,srtp",
+            "format_whitelist": "rtsp",
             **_tls_options(self.camera),
         }
         return ContainerFeed.open(
@@ -105,7 +121,12 @@ class HttpSource:
     def open(self) -> Feed:
         """See Source."""
         timeout_us = str(int(self.camera.stall_timeout_s * 1e6))
-        options = {"timeout": timeout_us, **_tls_options(self.camera)}
+        options = {
+            "timeout": timeout_us,
+            "protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto",
+            "format_whitelist": _HTTP_FORMATS,
+            **_tls_options(self.camera),
+        }
         return ContainerFeed.open(
             self.camera, self.camera.url, options, self.accelerator, live=None
         )
@@ -122,7 +143,8 @@ class FileSource:
         """See Source."""
         # "file:" keeps FFmpeg from taking a path for one of its protocols, such as concat:.
         path = f"file:{local_path(self.camera.url)}"
-        return ContainerFeed.open(self.camera, path, {}, self.accelerator, live=False)
+        options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+        return ContainerFeed.open(self.camera, path, options, self.accelerator, live=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +168,11 @@ class ContainerFeed:
         """Opens `name`; with `live` None, what has no duration is live. Raises SourceError."""
         timeouts = (camera.open_timeout_s, camera.stall_timeout_s)
         began_s = time.monotonic()
+        bound_allocations()
+        limits = {"max_pixels": str(MAX_PIXELS)}
         try:
             container = av.open(
-                name, options=options, timeout=timeouts, hwaccel=accelerator.hwaccel()
+                name, options=options | limits, timeout=timeouts, hwaccel=accelerator.hwaccel()
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             # A server that says nothing until our time-out gives InvalidDataError.
@@ -160,6 +184,8 @@ class ContainerFeed:
         except SourceError:
             container.close()
             raise
+        # The options above were for probing; the decoder itself is opened at its first packet.
+        stream.codec_context.options = limits
         rate = stream.average_rate or stream.guessed_rate
         info = StreamInfo(
             codec=stream.codec_context.name,
@@ -196,13 +222,6 @@ class ContainerFeed:
         self.container.close()
 
 
-def local_path(url: str) -> str:
-    """The path that a file's URL or plain path names."""
-    if not url.startswith("file://"):
-        return url
-    return unquote("/" + url.removeprefix("file://").partition("/")[2])
-
-
 def source_error(error: Exception, interrupted: Reason) -> SourceError:
     """FFmpeg's error as one of ours; `interrupted` is what our own time-out means here."""
     reasons: tuple[tuple[tuple[type[Exception], ...], Reason], ...] = (
@@ -215,6 +234,8 @@ def source_error(error: Exception, interrupted: Reason) -> SourceError:
         ((av.error.DecoderNotFoundError, av.error.ProtocolNotFoundError), Reason.CODEC_UNSUPPORTED),
         ((IsADirectoryError, PermissionError), Reason.INVALID_DATA),
     )
+    if isinstance(error, av.error.ArgumentError):  # says no more than "Invalid argument"
+        return SourceError(Reason.INVALID_DATA, "is no video of a kind that is read")
     for kinds, reason in reasons:
         if isinstance(error, kinds):
             return SourceError(reason, _detail(error))
@@ -249,12 +270,14 @@ def _tls_options(camera: CameraConfig) -> dict[str, str]:
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
-    if container.format.name in _NOT_VIDEO:
-        raise SourceError(Reason.INVALID_DATA, "is no video")
     if not container.streams.video:
         raise SourceError(Reason.CODEC_UNSUPPORTED, "has no video stream")
     stream = container.streams.video[0]
     # PyAV leaves the context out where FFmpeg has no decoder, against its own annotation.
     if cast(object, stream.codec_context) is None:
         raise SourceError(Reason.CODEC_UNSUPPORTED, "has video of an unknown codec")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_PIXELS:
+        what = f"its pictures of {width}x{height} are larger than {MAX_PIXELS / 1e6:.0f} megapixels"
+        raise SourceError(Reason.CODEC_UNSUPPORTED, what)
     return stream

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from streamd.cli.main import ConfigPath, app, load
 from streamd.config import CameraConfig, Config, mask_url
+from streamd.config.exposure import readable_secrets
 from streamd.config.secrets import mask_text
 from streamd.daemon import missing_files, model_at_hand, model_of
 from streamd.engine_loader import load_engine
@@ -32,6 +33,9 @@ def check(
 ) -> None:
     """Validate a configuration: one line a fault, as FILE:LINE: KEY: what is wrong."""
     loaded = load(config)
+    exposed = readable_secrets(loaded)
+    if exposed:
+        print(f"warning: {exposed}", file=sys.stderr)
     faults = [*_static_faults(loaded), *(_connection_faults(loaded) if connect else ())]
     if faults:
         raise ConfigError(faults)

@@ -8,10 +8,11 @@ import typer
 
 from streamd import __version__
 from streamd.config import Config, load_config
+from streamd.config.exposure import readable_secrets
 from streamd.config.secrets import mask_text
 from streamd.daemon import run_daemon
 from streamd.errors import ConfigError, ModelError, RedisSetupError, SetupError, StreamdError
-from streamd.logs import configure_logging
+from streamd.logs import configure_logging, get_logger
 
 _WRONG_SETUP = (ConfigError, ModelError, RedisSetupError, SetupError)
 app = typer.Typer(
@@ -69,7 +70,11 @@ def run(
     ] = False,
 ) -> None:
     """Run the daemon in the foreground."""
-    raise typer.Exit(run_daemon(load(config), until_done=until_done))
+    loaded = load(config)
+    exposed = readable_secrets(loaded)
+    if exposed:
+        get_logger().warning("secrets_readable", detail=str(exposed))
+    raise typer.Exit(run_daemon(loaded, until_done=until_done))
 
 
 @app.callback(invoke_without_command=True)

@@ -1,16 +1,16 @@
 """The configuration: one typed YAML file."""
 
+from streamd.config.http import HttpConfig
 from streamd.config.load import load_config
 from streamd.config.models import (
     CameraConfig,
     Config,
-    HttpConfig,
     IngestConfig,
     LogConfig,
     ModelConfig,
     Publish,
-    RedisConfig,
 )
+from streamd.config.redis import RedisConfig
 from streamd.config.secrets import mask_url
 
 __all__ = [

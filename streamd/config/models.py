@@ -3,42 +3,23 @@
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationInfo,
     field_validator,
 )
 
+from streamd.config.http import LIVE_SCHEMES, HttpConfig
+from streamd.config.redis import RedisConfig
+from streamd.config.section import Location, Section, key_of
 from streamd.errors import Fault
 
-Location = tuple[str | int, ...]
 AutoOrPositive = Literal["auto"] | Annotated[int, Field(ge=1)]
 ImageSize = Literal["auto"] | Annotated[int, Field(ge=32)] | tuple[int, int]
 
-REDIS_SCHEMES = (
-    "redis",
-    "rediss",
-    "unix",
-    "redis+sentinel",
-    "rediss+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
-)
-LIVE_SCHEMES = ("rtsp", "rtsps", "http", "https")
 _NETWORK = tuple(f"{scheme}://" for scheme in LIVE_SCHEMES)
-
-
-def key_of(location: Location) -> str:
-    """`("cameras", 0, "url")` as a reader writes it: `cameras[0].url`."""
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
 
 
 class Publish(StrEnum):
@@ -49,72 +30,7 @@ class Publish(StrEnum):
     ALL = "all"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
-
-
-class SpoolConfig(_Section):
-    """Where events wait while Redis is away."""
-
-    path: str | None = Field(
-        "spool", min_length=1, description="folder, made when it is needed; null: memory alone"
-    )
-    max_mb: float = Field(
-        256.0,
-        ge=0.1,
-        le=1e6,
-        description="most megabytes on disk for each inference worker; the oldest events go first",
-    )
-    fsync: Literal["always", "every_second", "never"] = Field(
-        "every_second",
-        description="when events are brought to the disk itself, which matters when the power "
-        "fails: always, every_second or never",
-    )
-
-
-class RedisConfig(_Section):
-    """Where events go."""
-
-    url: str = Field(
-        "redis://localhost:6379/0",
-        description="redis://, rediss:// or unix:// URL; redis+sentinel://H:P,H:P/SERVICE/DB, "
-        "redis+cluster://H:P, both also as rediss+",
-    )
-    stream: str = Field(
-        "streamd:detections",
-        min_length=1,
-        description="stream of events; {camera} in the name makes one stream a camera",
-    )
-    status_stream: str = Field(
-        "streamd:status", min_length=1, description="stream of camera and service life cycle"
-    )
-    max_entries: int = Field(
-        100_000, ge=1, description="entries kept in each stream, roughly (MAXLEN ~)"
-    )
-    timeout_s: float = Field(5.0, gt=0, le=60, description="seconds for a connect or an answer")
-    backlog_events: int = Field(
-        10_000,
-        ge=1,
-        description="events kept in memory where the spool cannot be used; the oldest go first",
-    )
-    spool: SpoolConfig = Field(
-        default_factory=SpoolConfig, description="where events wait while Redis is away"
-    )
-    tls_ca: str | None = Field(None, description="file of CA certificates to trust (rediss://)")
-    tls_cert: str | None = Field(None, description="file of the client's certificate (rediss://)")
-    tls_key: str | None = Field(None, description="file of the client certificate's key")
-
-    @field_validator("url")
-    @classmethod
-    def _known_scheme(cls, url: str) -> str:
-        scheme = urlsplit(url).scheme
-        if scheme not in REDIS_SCHEMES:
-            known = ", ".join(f"{s}://" for s in REDIS_SCHEMES)
-            raise ValueError(f"scheme {scheme or '(none)'!r} is none of {known}")
-        return url
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The detector, and how it is run."""
 
     path: str = Field(
@@ -178,14 +94,7 @@ class ModelConfig(_Section):
         raise ValueError(f"{imgsz!r} is none of auto, N, [height, width] with sides of 32 or more")
 
 
-class HttpConfig(_Section):
-    """Metrics, health and API."""
-
-    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
-    port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one")
-
-
-class IngestConfig(_Section):
+class IngestConfig(Section):
     """The processes that read and decode."""
 
     workers: AutoOrPositive = Field(
@@ -196,7 +105,7 @@ class IngestConfig(_Section):
     )
 
 
-class LogConfig(_Section):
+class LogConfig(Section):
     """The log on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
@@ -207,7 +116,7 @@ class LogConfig(_Section):
     )
 
 
-class CameraConfig(_Section):
+class CameraConfig(Section):
     """One source of frames."""
 
     id: str = Field(
@@ -262,6 +171,8 @@ class CameraConfig(_Section):
     @field_validator("url")
     @classmethod
     def _known_scheme(cls, url: str) -> str:
+        if any(character < " " or character == "\x7f" for character in url):
+            raise ValueError("holds a control character, such as the end of a line")
         scheme, separator, rest = url.partition("://")
         if not separator:
             return url
@@ -278,7 +189,7 @@ class CameraConfig(_Section):
         return value
 
 
-class Config(_Section):
+class Config(Section):
     """The whole file."""
 
     redis: RedisConfig = Field(default_factory=RedisConfig, description="where events go")
@@ -299,16 +210,27 @@ class Config(_Section):
 
     _file: str = PrivateAttr("")
     _lines: dict[Location, int] = PrivateAttr(default_factory=dict)
+    _literal_secrets: tuple[Location, ...] = PrivateAttr(())
 
-    def located(self, file: str, lines: dict[Location, int]) -> Self:
-        """Remembers where each key stands, for faults that are found later."""
-        self._file, self._lines = file, lines
+    def located(
+        self, file: str, lines: dict[Location, int], literal_secrets: tuple[Location, ...] = ()
+    ) -> Self:
+        """Remembers where each key stands, for faults that are found later.
+
+        `literal_secrets` are the keys whose password stands in the file itself.
+        """
+        self._file, self._lines, self._literal_secrets = file, lines, literal_secrets
         return self
 
     @property
     def file(self) -> str:
-        """The path that it was read from, as it was given."""
+        """The file that this was read from; "" where it was made otherwise."""
         return self._file
+
+    @property
+    def literal_secrets(self) -> tuple[Location, ...]:
+        """The keys whose password stands in the file, instead of in the environment."""
+        return self._literal_secrets
 
     def fault(self, location: Location, what: str) -> Fault:
         """A fault at `location`, such as `("cameras", 0, "url")`, with the line of its key."""

@@ -12,6 +12,21 @@ _SECRET_PARAMETER = re.compile(
     r"[^&#\s]*?(?=['\"),.;:]*(?:[&#\s]|$))",
     re.IGNORECASE,
 )
+_NAMED_PASSWORD = re.compile(
+    r"(?:pass|pwd|token|secret|api_?key|cred)[^=&#/?\s]*=[^&#\s]", re.IGNORECASE
+)
+
+
+def holds_literal_secret(text: str, *, named: bool) -> bool:
+    """Whether `text` holds a password; `named` says that all of it would be one.
+
+    A user's name alone is none.
+    """
+    _, separator, rest = text.partition("://")
+    if named or not separator:
+        return named and bool(text)
+    login = rest.rpartition("@")[0]
+    return bool(login.partition(":")[2]) or bool(_NAMED_PASSWORD.search(rest))
 
 
 def mask_url(url: str) -> str:

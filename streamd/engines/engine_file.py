@@ -8,7 +8,7 @@ the rest    a plan, bound to one version of TensorRT and one kind of GPU
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -42,6 +42,10 @@ class EngineFile:
             raise ModelError(f"{self.info.path}: {error.strerror}") from None
 
 
+# What a damaged header says beyond this would be taken for memory.
+Side = Annotated[int, Field(ge=32, le=8192)]
+
+
 class _Arguments(BaseModel):
     """How it was exported."""
 
@@ -56,9 +60,9 @@ class _Header(BaseModel):
 
     task: str
     names: dict[int, str]
-    imgsz: tuple[int, int]
-    stride: int = Field(32, ge=1)
-    batch: int = Field(1, ge=1)
+    imgsz: tuple[Side, Side]
+    stride: int = Field(32, ge=1, le=1024)
+    batch: int = Field(1, ge=1, le=1024)
     channels: int = 3
     end2end: bool = False
     head: str = ""

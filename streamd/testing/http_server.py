@@ -84,6 +84,10 @@ class HttpServer:
         data = Path(file).read_bytes()
         return self._put(path, lambda handler: handler.send_bytes(data, "application/octet-stream"))
 
+    def redirect(self, path: str, target: str) -> str:
+        """Send whoever asks for `path` to `target`; return the URL."""
+        return self._put(path, lambda handler: handler.send_elsewhere(target))
+
     def with_credentials(self, url: str) -> str:
         """Return one of this server's URLs with user and password, percent-encoded."""
         return self.access.inserted_into(url) if self.access else url
@@ -205,6 +209,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
         self._respond(HTTPStatus.PARTIAL_CONTENT, headers, data[first : last + 1])
+
+    def send_elsewhere(self, target: str) -> None:
+        """Answer with the address of something else."""
+        self._respond(HTTPStatus.FOUND, {"Location": target}, b"")
 
     def send_images(self, media: JpegImages) -> None:
         """Answer with images without end, until the client goes away."""

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
+from urllib.parse import quote
 
 from streamd.errors import SetupError
 from streamd.prctl import die_with_parent
@@ -48,7 +49,7 @@ class RedisServer:
     @property
     def url(self) -> str:
         """With the password, if there is one."""
-        user = f":{self._password}@" if self._password else ""
+        user = f":{quote(self._password, safe='')}@" if self._password else ""
         return f"redis://{user}127.0.0.1:{self.port}/0"
 
     def start(self) -> None:

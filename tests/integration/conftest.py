@@ -60,9 +60,12 @@ def daemon(tmp_path: Path, redis_server: RedisServer) -> Iterator[DaemonFactory]
         *arguments: str,
         server: RedisServer | None = None,
         redis_settings: str = "",
+        http_settings: str = "{port: 0}",
     ) -> Daemon:
         path = tmp_path / f"config-{len(started)}.yaml"
-        daemon = Daemon(path, settings, server or redis_server, arguments, redis_settings)
+        daemon = Daemon(
+            path, settings, server or redis_server, arguments, redis_settings, http_settings
+        )
         started.append(daemon)
         return daemon
 

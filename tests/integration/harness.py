@@ -30,6 +30,7 @@ class DaemonFactory(Protocol):
         *arguments: str,
         server: RedisServer | None = None,
         redis_settings: str = "",
+        http_settings: str = "{port: 0}",
     ) -> "Daemon": ...
 
 
@@ -58,9 +59,10 @@ class Daemon:
         server: RedisServer,
         arguments: tuple[str, ...],
         redis_settings: str = "",
+        http_settings: str = "{port: 0}",
     ) -> None:
         more = f", {redis_settings}" if redis_settings else ""
-        path.write_text(f'redis: {{url: "{server.url}"{more}}}\nhttp: {{port: 0}}\n{settings}')
+        path.write_text(f'redis: {{url: "{server.url}"{more}}}\nhttp: {http_settings}\n{settings}')
         self.config = path
         self._redis: Any = redis.Redis.from_url(server.url, decode_responses=True)
         self.log: list[dict[str, Any]] = []

@@ -30,6 +30,7 @@ def streamd(*arguments: str, within_s: float = 60) -> tuple[int, str, list[str]]
 def written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
+    path.chmod(0o600)
     return path
 
 

@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+import httpx
 import pytest
 
 from streamd.demo.clips import Clip, write_clip
@@ -122,3 +123,66 @@ def test_what_cannot_change_while_it_runs_is_told(daemon: DaemonFactory, clip: C
     rewrite(running, cameras(file).replace("workers: 2", "workers: 1"))
     assert running.wait_for_log("reload_partial")["sections"] == ["ingest"]
     assert running.wait_for_log("reloaded")["restarted"] == []
+
+
+TOKEN = "0123456789abcdef0123"
+
+
+@pytest.fixture
+def api(daemon: DaemonFactory, clip: Clip, tmp_path: Path) -> "Api":
+    """A daemon with one camera, and a way to change others."""
+    http = f"{{port: 0, token: {TOKEN}, camera_folders: ['{clip.path.parent}']}}"
+    file = f"id: a, url: {clip.path}, loop: true, paced: true"
+    running = daemon(cameras(file), http_settings=http)
+    running.wait_events(2)
+    return Api(running)
+
+
+class Api:
+    def __init__(self, running: Daemon) -> None:
+        self.running = running
+
+    def ask(self, method: str, camera: str, **body: object) -> httpx.Response:
+        url = f"{self.running.http}/api/v1/cameras/{camera}"
+        head = {"Authorization": f"Bearer {TOKEN}"}
+        return httpx.request(method, url, headers=head, json=body or None, timeout=20)
+
+
+def test_cameras_come_change_and_go_through_the_api(api: Api, clip: Clip) -> None:
+    settings = {"url": str(clip.path), "loop": True, "paced": True}
+    answer = api.ask("PUT", "new", **settings)
+    assert (answer.status_code, answer.json()) == (200, {"camera": "new", "result": "started"})
+    api.running.wait_events(3, "new")
+    assert api.ask("PUT", "new", **settings).json()["result"] == "unchanged"
+    assert api.ask("PUT", "new", **settings, fps=5).json()["result"] == "restarted"
+    eventually(lambda: len(sessions(api.running, "new")) == 2)
+    # It stays when the file is read again, and the file's cameras are not touched.
+    api.running.process.send_signal(signal.SIGHUP)
+    assert api.running.wait_for_log("reloaded")["stopped"] == []
+    assert api.ask("DELETE", "new").json()["result"] == "stopped"
+    assert api.ask("DELETE", "new").status_code == 404
+    assert api.ask("GET", "new").status_code == 404
+    assert len(sessions(api.running, "a")) == 1
+
+
+def test_what_the_api_refuses_is_one_line(api: Api, clip: Clip) -> None:
+    for body, status, said in (
+        ({"url": "/etc/passwd"}, 403, "lies in none of http.camera_folders"),
+        ({"url": "rtsp://ann:s3cret@h/s", "fps": 0}, 422, "fps"),
+        ({"url": "rtsp://ann:s3cret@h/s", "fpss": 1}, 422, "fpss: Extra inputs"),
+        ({"url": str(clip.path), "classes": ["unicorn"]}, 409, "'unicorn' is no label"),
+    ):
+        answer = api.ask("PUT", "bad", **body)
+        assert answer.status_code == status
+        assert said in answer.json()["detail"]
+        assert "s3cret" not in answer.text
+    assert api.ask("PUT", "sp ace", url=str(clip.path)).status_code == 422
+    url = f"{api.running.http}/api/v1/cameras/x"
+    assert httpx.put(url, json={"url": str(clip.path)}).status_code == 401
+
+
+def test_without_a_token_nothing_can_be_changed(daemon: DaemonFactory, clip: Clip) -> None:
+    running = daemon(cameras(f"id: a, url: {clip.path}, loop: true, paced: true"))
+    url = f"{running.http}/api/v1/cameras/a"
+    assert "http.token is not set" in httpx.delete(url).json()["detail"]
+    assert "http.token is not set" in httpx.put(url, json={"url": str(clip.path)}).json()["detail"]

@@ -1,4 +1,6 @@
+import random
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamd.config import Config, Publish, load_config
-from streamd.config.models import key_of
+from streamd.config.exposure import readable_secrets
 from streamd.config.reference import render
+from streamd.config.section import key_of
 from streamd.errors import ConfigError
 
 GATE = "cameras:\n  - id: gate\n    url: rtsp://camera-1.example/stream\n"
@@ -90,7 +93,8 @@ def test_a_file_that_is_no_configuration_says_so_with_its_line(
         (GATE + "    urll: x\n", "4: cameras[0].urll: unknown key, did you mean 'url'?"),
         (
             GATE + "http: {zzz: 1}\n",
-            "4: http.zzz: unknown key; known are host, port",
+            "4: http.zzz: unknown key; known are host, port, token, "
+            "requests_per_s, camera_schemes, camera_folders",
         ),
         (GATE + "? [a, b]\n: 1\n", "4: has a key that is no plain text"),
         ("cameras:\n  - url: x.mp4\n", "2: cameras[0].id: is missing"),
@@ -190,6 +194,23 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
         load_config(latin, {})
 
 
+def test_aliases_that_stand_for_billions_are_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    (fault,) = faults(tmp_path, "\n".join(lines))
+    assert fault == " holds more than 4 MiB or 200000 values, aliases expanded"
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, GATE + "#" * (5 << 20))
+    assert fault.startswith(" holds more than 4 MiB")
+
+
+def test_variables_that_never_end_take_no_time(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, "cameras: '" + "${A:-" * 6_000 + "'")
+    assert fault == "1: cameras: should be a list"
+
+
 def url_of(folder: Path, written: str, **environ: str) -> str:
     text = f"cameras:\n  - id: gate\n    url: {written}\n"
     return load(folder, text, environ).cameras[0].url
@@ -273,6 +294,91 @@ def test_within_braces_a_quoted_variable_works(tmp_path: Path) -> None:
 )
 def test_no_message_tells_a_password(tmp_path: Path, text: str) -> None:
     assert "cret" not in "\n".join(faults(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:s3/cret@h:6379",
+        "redis://:s3#cret@h",
+        "redis://:s3?cret@h",
+        "redis://:1/cret@h",
+        "redis://h:99999/0",
+        "redis://h/0?s3cret=1",
+        "redis://h/0?socket_timeout=s3cret",
+    ],
+)
+def test_a_redis_url_that_the_client_would_stumble_over_is_a_fault(
+    tmp_path: Path, url: str
+) -> None:
+    (fault,) = faults(tmp_path, GATE + f"redis:\n  url: '{url}'\n")
+    assert fault.startswith("5: redis.url: has ")
+    assert "cret" not in fault
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "camera-1.example", "127.1"])
+def test_http_for_other_machines_needs_a_token(tmp_path: Path, host: str) -> None:
+    text = GATE + f"http:\n  host: '{host}'\n"
+    assert faults(tmp_path, text) == [
+        f"5: http.host: {host} can be reached by other machines: set http.token, "
+        "or keep to 127.0.0.1"
+    ]
+    config = load(tmp_path, text + "  token: ${TOKEN}\n", {"TOKEN": "0123456789abcdef"})
+    assert config.http.token
+    assert config.http.token.get_secret_value() == "0123456789abcdef"
+    assert "0123456789abcdef" not in repr(config) + config.model_dump_json()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.2", "::1"])
+def test_http_for_this_machine_needs_none(tmp_path: Path, host: str) -> None:
+    assert load(tmp_path, GATE + f"http: {{host: '{host}'}}\n").http.token is None
+
+
+@pytest.mark.parametrize(
+    "token", ["s3cret", "''", "s3cret with spaces in it", "'s3crét-aaaaaaaaaaaaaaa'", "1" * 16]
+)
+def test_a_token_that_is_too_easy_or_cannot_be_sent_is_a_fault(tmp_path: Path, token: str) -> None:
+    (fault,) = faults(tmp_path, GATE + f"http:\n  token: {token}\n")
+    assert fault.startswith("5: http.token: ")
+    assert "cr" not in fault
+
+
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ("redis:\n  url: redis://:s3cret@h", "redis.url"),
+        ("redis:\n  url: redis://h/0?password=s3cret", "redis.url"),
+        ("redis:\n  url: redis://:${WORD:-s3cret}@h", "redis.url"),
+        ("http:\n  token: s3cret-s3cret-s3cret", "http.token"),
+    ],
+)
+def test_passwords_that_others_can_read_are_told(tmp_path: Path, lines: str, key: str) -> None:
+    config = load(tmp_path, GATE + lines + "\n")
+    path = tmp_path / "streamd.yaml"
+    for mode in (0o640, 0o604, 0o644):
+        path.chmod(mode)
+        warning = str(readable_secrets(config))
+        assert warning.startswith(f"{path}:5: {key}: holds a password that others can read")
+        assert f"mode {mode:04o}" in warning
+        assert "s3cret" not in warning
+    path.chmod(0o600)
+    assert readable_secrets(config) is None
+
+
+def test_passwords_from_the_environment_may_stand_in_a_file_that_all_can_read(
+    tmp_path: Path,
+) -> None:
+    text = "cameras:\n  - id: a\n    url: rtsp://ann:${P}@h/s?token=${P}\n  - id: b\n    url: rtsp://ann@h/s\n"
+    config = load(tmp_path, text + "http: {token: '${T}'}", {"P": "s3cret", "T": "t" * 16})
+    (tmp_path / "streamd.yaml").chmod(0o644)
+    assert readable_secrets(config) is None
+
+
+def test_of_several_passwords_the_first_is_named_and_the_rest_counted(tmp_path: Path) -> None:
+    config = load(tmp_path, GATE.replace("rtsp://", "rtsp://a:b@") + "redis: {url: 'redis://:x@h'}")
+    (tmp_path / "streamd.yaml").chmod(0o644)
+    warning = str(readable_secrets(config))
+    assert ":3: cameras[0].url: holds a password (and 1 more) that" in warning
 
 
 @pytest.mark.parametrize(
@@ -370,3 +476,43 @@ def test_any_tree_of_yaml_loads_or_is_refused_with_faults(
     folder: Path, tree: dict[object, object], variable: str
 ) -> None:
     must_load_or_name_faults(folder, yaml.safe_dump(tree), {"A": variable})
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_load_or_are_refused_with_faults(folder: Path, data: bytes) -> None:
+    path = folder / "bytes.yaml"
+    path.write_bytes(data)
+    with suppress(ConfigError):
+        load_config(path, {})
+
+
+SHIPPED = render().encode()
+
+
+def damaged(rng: random.Random) -> bytes:
+    """The reference file with a few of its bytes changed, moved or left out."""
+    data = bytearray(SHIPPED)
+    for _ in range(rng.randint(1, 8)):
+        at, span = rng.randrange(len(data)), rng.choice((1, 1, 5, 50))
+        piece = bytes(rng.choice(b"\t\n :-[]{}&*!|>'\"%@`#?,$\0ax1.~\xff") for _ in range(span))
+        begin = rng.randrange(len(data))
+        data[at : at + rng.choice((0, span))] = rng.choice((piece, data[begin : begin + span]))
+    return bytes(data)
+
+
+def load_damaged(folder: Path, seeds: range) -> None:
+    path = folder / "damaged.yaml"
+    for seed in seeds:
+        path.write_bytes(damaged(random.Random(seed)))
+        with suppress(ConfigError):
+            load_config(path, {"A": "1"})
+
+
+def test_the_reference_file_damaged_loads_or_is_refused_with_faults(folder: Path) -> None:
+    load_damaged(folder, range(30))
+
+
+@pytest.mark.slow
+def test_thousands_of_damaged_files_load_or_are_refused_with_faults(folder: Path) -> None:
+    load_damaged(folder, range(100, 5000))

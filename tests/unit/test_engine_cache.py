@@ -1,6 +1,8 @@
 import json
 import os
+import random
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,3 +156,31 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
 def test_others_may_read_what_one_user_built(cache: EngineCache) -> None:
     assert os.stat(stored(cache)).st_mode & 0o055 == 0o055
+
+
+def find_damaged(cache: EngineCache, rounds: int) -> None:
+    """Flips bits of either file of an engine: it is found whole, missing, or named as damaged."""
+    folder = stored(cache, blob=b"engine" * 50)
+    for seed in range(rounds):
+        rng = random.Random(seed)
+        path = folder / ("1.blob" if rng.random() < 0.2 else "manifest.json")
+        whole = path.read_bytes()
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        found = None
+        with suppress(EngineError):
+            found = cache.find(KEY)
+        assert found is None or path.name != "1.blob"
+        cache.entries()
+        cache.leftovers()
+        path.write_bytes(whole)
+
+
+def test_a_flipped_bit_is_found_or_does_no_harm(cache: EngineCache) -> None:
+    find_damaged(cache, 150)
+
+
+@pytest.mark.slow
+def test_thousands_of_flipped_bits_are_found_or_do_no_harm(cache: EngineCache) -> None:
+    find_damaged(cache, 5000)

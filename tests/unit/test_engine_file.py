@@ -1,4 +1,6 @@
 import json
+import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,9 @@ def test_a_header_of_an_older_ultralytics_is_read_as_well(tmp_path: Path) -> Non
         ({"channels": 16}, "its input has 16 channels, not 3"),
         ({"names": None}, "its header cannot be used: names is missing or wrong"),
         ({"imgsz": 640}, "its header cannot be used: imgsz is missing or wrong"),
+        ({"imgsz": [0, 640]}, "its header cannot be used: imgsz.0 is missing or wrong"),
+        ({"imgsz": [640, 10**9]}, "its header cannot be used: imgsz.1 is missing or wrong"),
+        ({"batch": 10**9}, "its header cannot be used: batch is missing or wrong"),
         ({"batch": 0}, "its header cannot be used: batch is missing or wrong"),
         ({"args": {"half": "maybe"}}, "its header cannot be used: args.half is missing or wrong"),
         ({"plan": b""}, "is truncated, or no TensorRT engine of ultralytics"),
@@ -152,3 +157,28 @@ def test_an_engine_needs_tensorrt_whatever_backend_is_configured(
     config = ModelConfig(path=path, backend="openvino", cache=str(tmp_path / "cache"))
     with pytest.raises(EngineError, match="tensorrt cannot run here: no GPU was found"):
         load_engine(inspect_model(path), config)
+
+
+def read_damaged(folder: Path, rounds: int) -> None:
+    whole = Path(write_engine(folder / "whole.engine")).read_bytes()
+    path = folder / "damaged.engine"
+    for seed in range(rounds):
+        rng = random.Random(seed)
+        data = bytearray(whole[: rng.randrange(len(whole))] if rng.random() < 0.2 else whole)
+        for _ in range(rng.randint(1, 4)):
+            if data:
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        with suppress(ModelError):
+            info = inspect_model(str(path), "auto")
+            assert info.shape.height > 0
+            assert info.ladder
+
+
+def test_a_damaged_header_is_read_or_refused(tmp_path: Path) -> None:
+    read_damaged(tmp_path, 300)
+
+
+@pytest.mark.slow
+def test_thousands_of_damaged_headers_are_read_or_refused(tmp_path: Path) -> None:
+    read_damaged(tmp_path, 20_000)

@@ -15,7 +15,8 @@ import streamd
 LAYERS = (
     "streamd errors clock memory notify nvidia prctl scenes",
     "config",
-    "slots timeline rtcp turnstile logs ledger child hwaccel redis_client spool crash_report",
+    "slots timeline rtcp turnstile logs ledger child hwaccel allocation",
+    "redis_client spool crash_report http_doors",
     "batch overload source letterbox decoder spooler engines",
     "letterbox_exact slot_writer detections publisher specs probe pictures checkpoint export_child",
     "messages",
@@ -26,7 +27,7 @@ LAYERS = (
     "collector ingest",
     "inference",
     "layout fleet process",
-    "crew reports metrics",
+    "crew reports metrics http_server",
     "roster reload",
     "control",
     "http_api supervisor",
@@ -40,7 +41,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 
 # Who may import what is heavy or belongs to one place.
 OWNERS = {
-    "av": "hwaccel source rtcp decoder letterbox letterbox_exact pictures probe testing demo",
+    "av": "allocation hwaccel source rtcp decoder letterbox letterbox_exact pictures probe testing "
+    "demo",
     "cv2": "letterbox_exact detections scenes testing demo",
     "openvino": "engines.openvino_engine engines.reference",
     "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision build "
@@ -50,7 +52,7 @@ OWNERS = {
     "structlog": "logs",
     "yaml": "config",
     "fastapi": "http_api",
-    "uvicorn": "http_api",
+    "uvicorn": "http_server",
     "prometheus_client": "metrics http_api",
     "typer": "cli",
     "rich": "cli demo",

@@ -1,8 +1,9 @@
 import pytest
 
 from streamd.config import CameraConfig
+from streamd.config.section import local_path
 from streamd.ingest import backoff_of
-from streamd.source import FileSource, HttpSource, RtspSource, local_path, source_for
+from streamd.source import FileSource, HttpSource, RtspSource, source_for
 
 
 @pytest.mark.parametrize(

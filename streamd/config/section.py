@@ -1,0 +1,28 @@
+"""What every section of the configuration is, and how its keys are written."""
+
+from urllib.parse import unquote
+
+from pydantic import BaseModel, ConfigDict
+
+Location = tuple[str | int, ...]
+
+
+def key_of(location: Location) -> str:
+    """`("cameras", 0, "url")` as a reader writes it: `cameras[0].url`."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def local_path(url: str) -> str:
+    """The path that a file's URL or plain path names."""
+    if not url.startswith("file://"):
+        return url
+    return unquote("/" + url.removeprefix("file://").partition("/")[2])
+
+
+class Section(BaseModel):
+    """Keys that are not known are faults; nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)

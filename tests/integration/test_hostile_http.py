@@ -1,0 +1,91 @@
+"""The API against requests drawn from its own OpenAPI document, and against others."""
+
+import random
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from streamd.config import CameraConfig, HttpConfig
+from streamd.errors import SetupError
+from streamd.fleet import Fleet
+from streamd.http_api import build_app
+from streamd.http_server import HttpServer, bind
+from streamd.ledger import Ledger
+
+from .hostile import ROUNDS, SEED
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
+PIECES = ("gate", "..", "%", "%00", "%2e%2e", "é", "'\"<>", "{x}", "*", "a" * 300, "-1", "\ud7ff")
+BODIES = (b"", b"{}", b"[]", b"null", b'{"id": "\\u0000"}', b"[" * 5000, b"\xff\xfe", b"9" * 5000)
+HEADERS: tuple[dict[str, str], ...] = (
+    {},
+    {"Content-Type": "application/json"},
+    {"Content-Type": "text/plain", "Accept": "x/y"},
+    {"Authorization": "Bearer x"},
+    {"Range": "bytes=9-1"},
+    {"Expect": "100-continue"},
+)
+
+
+class NoControl:
+    """Takes no camera."""
+
+    def put_camera(self, camera: CameraConfig) -> str:
+        raise SetupError(f"{camera.id}: no room for another camera")
+
+    def delete_camera(self, camera: str) -> str:
+        raise KeyError(camera)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The routes as the daemon serves them, over a fleet that is not fed."""
+    fleet = Fleet(Ledger(1, 1))
+    fleet.add(CameraConfig(id="gate", url="rtsp://ann:s3cret@h/s"), 0)
+    config = HttpConfig(port=0, requests_per_s=10_000)
+    listener = bind(config)
+    server = HttpServer(build_app(fleet, 1, config, NoControl()), listener, config)
+    server.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.stop()
+
+
+def one_request(client: httpx.Client, paths: list[str], rng: random.Random) -> httpx.Response:
+    path = rng.choice(paths)
+    while "{" in path:
+        name = path[path.index("{") : path.index("}") + 1]
+        path = path.replace(name, quote(rng.choice(PIECES)))
+    if rng.random() < 0.3:
+        path += f"/{quote(rng.choice(PIECES))}"
+    if rng.random() < 0.4:
+        path += f"?{quote(rng.choice(PIECES))}={quote(rng.choice(PIECES))}"
+    return client.request(
+        rng.choice(METHODS), path, content=rng.choice(BODIES), headers=rng.choice(HEADERS)
+    )
+
+
+def bear(address: str, rounds: int) -> None:
+    with httpx.Client(base_url=address, timeout=10) as client:
+        paths = list(client.get("/openapi.json").json()["paths"])
+        assert "/api/v1/cameras/{camera_id}" in paths
+        for number in range(rounds):
+            try:
+                answer = one_request(client, paths, random.Random(f"{SEED} {number}"))
+            except httpx.RemoteProtocolError:  # a nonsense request may lose its connection
+                continue
+            allowed = answer.status_code < 500 or answer.request.url.path == "/readyz"
+            assert allowed, f"{number}: {answer.request} {answer.request.content!r} {answer.text}"
+            assert "s3cret" not in answer.text
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/api/v1/cameras/gate").json()["url"] == "rtsp://***@h/s"
+
+
+def test_requests_after_the_openapi_document(address: str) -> None:
+    bear(address, 300)
+
+
+@pytest.mark.slow
+def test_thousands_of_requests_after_the_openapi_document(address: str) -> None:
+    bear(address, ROUNDS or 20_000)
