@@ -7,17 +7,18 @@ from dataclasses import asdict, dataclass
 
 from streamd.config import CameraConfig
 from streamd.config.secrets import mask_text
-from streamd.errors import StreamdError
+from streamd.errors import ConfigError, StreamdError
 from streamd.fleet import Fleet
-from streamd.layout import Layout, class_ids
+from streamd.layout import Layout, check_classes
 from streamd.logs import get_logger
 from streamd.memory import Doorbell
+from streamd.model_swap import ModelSwap
 from streamd.reload import Reload, Reloaded
 from streamd.roster import Roster
 
 _ANSWER_WITHIN_S = 5.0
 # What cannot change while the service runs, since everything was built upon it.
-_FIXED = ("redis", "http", "ingest", "log", "publish", "model")
+_FIXED = ("redis", "http", "ingest", "log", "publish")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,14 @@ class Control:
         layout: Layout,
         fleet: Fleet,
         roster: Roster,
+        swap: ModelSwap,
         load: Callable[[], Reloaded],
         bell: Doorbell,
     ) -> None:
         self._layout = layout
         self._fleet = fleet
         self._roster = roster
+        self._swap = swap
         self._bell = bell
         self._reload = Reload(load, bell)
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
@@ -71,6 +74,7 @@ class Control:
     def tick(self) -> None:
         """Does what was asked for since the last time."""
         self._apply_reload()
+        self._swap.tick()
         while not self._requests.empty():
             request = self._requests.get()
             try:
@@ -88,7 +92,7 @@ class Control:
         before = self._fleet.cameras.get(camera.id)
         if before is not None and before.config == camera:
             return "unchanged"
-        class_ids(self._layout.config, camera, self._layout.model)
+        check_classes(self._layout.config, camera, self._swap.newest)
         if camera.enabled:
             self._roster.start(camera)
         elif before is not None:
@@ -108,20 +112,32 @@ class Control:
         """An invalid file changes nothing."""
         loaded = self._reload.take()
         if isinstance(loaded, StreamdError):
-            reason = mask_text(str(loaded))
-            self._log.error("reload_failed", reason=reason, effect="nothing changed")
+            self._refuse(loaded)
         elif loaded is not None:
             self._apply(loaded)
 
+    def _refuse(self, error: StreamdError) -> None:
+        reason = mask_text(str(error))
+        self._log.error("reload_failed", reason=reason, effect="nothing changed")
+
     def _apply(self, loaded: Reloaded) -> None:
         before, after = self._layout.config, loaded.config
+        cameras = {camera.id: camera for camera in after.cameras}
+        by_request = {i: c for i, c in self._by_request.items() if i not in cameras}
+        try:
+            for camera in by_request.values():
+                check_classes(after, camera, loaded.model)
+        except ConfigError as error:
+            self._refuse(error)
+            return
         fixed = [name for name in _FIXED if getattr(before, name) != getattr(after, name)]
         if fixed:
             hint = "restart the service for these"
             self._log.warning("reload_partial", sections=fixed, reason=hint)
-        self._layout.config = after.keeping(before, fixed)
-        cameras = {camera.id: camera for camera in after.cameras}
-        self._by_request = {i: c for i, c in self._by_request.items() if i not in cameras}
-        wanted = [*cameras.values(), *self._by_request.values()]
+        # The model follows once another is warm.
+        self._layout.config = after.keeping(before, [*fixed, "model"])
+        self._swap.want(loaded.model, after.model)
+        self._by_request = by_request
+        wanted = [*cameras.values(), *by_request.values()]
         changes = self._roster.apply([camera for camera in wanted if camera.enabled])
         self._log.info("reloaded", **asdict(changes))

@@ -9,7 +9,7 @@ from streamd.fleet import Fleet
 from streamd.inference import inference_main
 from streamd.ingest import ingest_main
 from streamd.layout import CameraPlace, Layout
-from streamd.messages import LetCameraGo, ReadCameraToo, TakeCameraToo
+from streamd.messages import LetCameraGo, ReadCameraToo, TakeCameraToo, UseModel
 from streamd.process import WorkerProcess
 from streamd.specs import (
     CameraAssignment,
@@ -132,6 +132,13 @@ class Crew:
             worker.send(LetCameraGo(place.index))
         return bool(workers)
 
+    def use_model(self, order: UseModel) -> bool:
+        """Has inference change its model. False where no worker is there to do it."""
+        workers = [worker for worker in self.inference if worker.alive]
+        for worker in workers:
+            worker.send(order)
+        return bool(workers)
+
     def to_be_read(self, place: CameraPlace) -> bool:
         """Whether a reader is to work on it now."""
         settled = self._fleet.settled(place.config.id, place.index)
@@ -201,4 +208,4 @@ class Crew:
 
 
 def _read_camera(place: CameraPlace) -> ReadCamera:
-    return ReadCamera(place.config, place.index, place.ring, place.classes, place.ingest)
+    return ReadCamera(place.config, place.index, place.ring, place.ingest)

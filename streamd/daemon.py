@@ -14,7 +14,7 @@ from streamd.errors import ConfigError, EngineError, Fault, ModelError
 from streamd.fleet import Fleet
 from streamd.http_api import build_app
 from streamd.http_server import HttpServer, bind
-from streamd.layout import Layout, class_ids
+from streamd.layout import Layout, check_classes
 from streamd.logs import get_logger
 from streamd.redis_client import check_redis
 from streamd.reload import Reloaded
@@ -35,6 +35,7 @@ def run_daemon(
     """
     _check_useful(config, until_done)
     model = model_of(config)
+    _check_classes(config, model)
     layout = Layout(config, model)
     listener = bind(config.http)
     port = int(listener.getsockname()[1])
@@ -69,9 +70,13 @@ def _load_again(running: Config, until_done: bool) -> Reloaded:
     config = load_config(Path(running.file))
     _check_useful(config, until_done)
     model = model_of(config)
-    for camera in config.enabled_cameras:
-        class_ids(config, camera, model)
+    _check_classes(config, model)
     return Reloaded(config, model)
+
+
+def _check_classes(config: Config, model: ModelInfo) -> None:
+    for camera in config.enabled_cameras:
+        check_classes(config, camera, model)
 
 
 def model_of(config: Config) -> ModelInfo:

@@ -77,15 +77,19 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class InferredFrame:
-    """A frame with its detections. Times are CLOCK_MONOTONIC; `infer_ns` is that of its batch."""
+    """A frame with its detections by `model`. Times are CLOCK_MONOTONIC.
+
+    `infer_ns` is that of its batch.
+    """
 
     meta: FrameMeta
     detections: tuple[Detection, ...]
     taken_ns: int
     infer_ns: int
+    model: str
 
 
-def event_of(frame: InferredFrame, *, camera: str, model: str, dropped: int, now_ns: int) -> Event:
+def event_of(frame: InferredFrame, *, camera: str, dropped: int, now_ns: int) -> Event:
     """The event of an inferred frame; `now_ns` is monotonic."""
     meta = frame.meta
     latency = Latency(
@@ -98,7 +102,7 @@ def event_of(frame: InferredFrame, *, camera: str, model: str, dropped: int, now
         pts=None if math.isnan(meta.pts_s) else round(meta.pts_s, 6),
         width=meta.width,
         height=meta.height,
-        model=model,
+        model=frame.model,
         dropped=dropped,
         latency_ms=latency,
         objects=frame.detections,

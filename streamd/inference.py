@@ -1,8 +1,9 @@
 """An inference worker: collect a batch, infer, postprocess, publish.
 
 main thread     doorbell -> lineup -> collect_batch -> a free runner     (collector.py)
-runner threads  slots -> engine input -> infer -> NMS -> turnstile       (collector.py)
+runner threads  slots -> engine input -> infer -> NMS -> turnstile       (model_instance.py)
 results thread  turnstile -> stages -> event -> publisher (results.py)
+loader thread   another model, warmed up beside the one in use; ends     (NextModel)
 """
 
 import queue
@@ -11,21 +12,25 @@ import time
 from functools import partial
 from multiprocessing.connection import Connection
 
-import numpy as np
-from numpy.typing import NDArray
-
 from streamd.collector import Collector, Order
 from streamd.config import CameraConfig
-from streamd.engine_loader import LoadedEngine, load_engine
-from streamd.engines import Engine, Runner, runner_count
-from streamd.errors import EngineError
+from streamd.errors import StreamdError
 from streamd.logs import get_logger
-from streamd.memory import Doorbell
-from streamd.messages import EngineReport, LetCameraGo, TakeCameraToo, ToWorker
+from streamd.messages import (
+    EngineReport,
+    LetCameraGo,
+    ModelRefused,
+    TakeCameraToo,
+    ToWorker,
+    UseModel,
+)
+from streamd.model_instance import ModelInstance, load_instance
 from streamd.results import Outlet, Results
-from streamd.slots import InputShape
 from streamd.specs import InferenceSpec
 from streamd.worker import SupervisorLink, run_worker
+
+# Batches that may wait for an earlier one, at least: another model may have more runners.
+_ROOM = 16
 
 
 def inference_main(spec: InferenceSpec, connection: Connection) -> None:
@@ -36,26 +41,21 @@ def inference_main(spec: InferenceSpec, connection: Connection) -> None:
 def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
     stop = threading.Event()
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    successor = NextModel(spec, link, orders)
 
     def serve() -> None:
         # Pings are answered from the start: a large engine takes long to load.
-        link.serve({}, lambda message: _order(orders, message, spec.ready))
+        link.serve({}, lambda message: _order(spec, orders, successor, message))
         stop.set()
         spec.ready.ring()
 
-    threading.Thread(target=serve, name="link", daemon=True).start()
     began = time.monotonic()
     log = get_logger(worker=spec.identity.name)
-    loaded = load_engine(
-        spec.model, spec.model_config, lambda step: log.info("engine_build", step=step)
+    # What is asked for before there is a model waits for it.
+    threading.Thread(target=serve, name="link", daemon=True).start()
+    model = load_instance(
+        spec.model, spec.model_config, spec.pool, lambda step: log.info("engine_build", step=step)
     )
-    engine = loaded.engine
-    try:
-        engine.adopt(spec.pool.images)
-    except EngineError as error:
-        log.warning("slots_not_pinned", reason=str(error), effect="loading costs more CPU")
-    runners = engine.runners(runner_count(spec.model_config, engine.spec))
-    _warm_up(engine, runners)
     results = Results(
         worker=spec.number,
         cameras=spec.cameras,
@@ -63,49 +63,95 @@ def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
         redis=spec.redis,
         ledger=spec.ledger,
         link=link,
-        room=2 * len(runners),
+        room=max(_ROOM, 2 * model.runners),
     )
     results.start()
-    collector = Collector(spec, engine, runners, results, stop, orders)
-    link.send(_report(loaded, time.monotonic() - began))
+    collector = Collector(spec, model, results, stop, orders)
+    link.send(_report(model, time.monotonic() - began))
+    successor.first_is_ready()
     batches = collector.run()
     results.close(batches)
 
 
-def _warm_up(engine: Engine, runners: list[Runner]) -> None:
-    for shape in engine.spec.shapes:
-        image = _blank(shape)
-        for runner in runners:
-            for size in engine.spec.ladder:
-                runner.load([image] * size)
-                runner.run()
+class NextModel:
+    """Loads another model on a thread of its own, then has the collector use it.
 
+    One at a time: of those asked for meanwhile, the last is loaded next.
+    """
 
-def _blank(shape: InputShape) -> NDArray[np.uint8]:
-    return np.full((shape.height, shape.width, 3), 114, np.uint8)
+    def __init__(
+        self, spec: InferenceSpec, link: SupervisorLink, orders: "queue.SimpleQueue[Order]"
+    ) -> None:
+        self._spec = spec
+        self._link = link
+        self._orders = orders
+        self._changed = threading.Condition()
+        self._wanted: UseModel | None = None
+        self._thread = threading.Thread(target=self._run, name="loader", daemon=True)
+        self._log = get_logger(worker=spec.identity.name)
+
+    def want(self, order: UseModel) -> None:
+        """Asks for a model."""
+        with self._changed:
+            self._wanted = order
+            self._changed.notify()
+
+    def first_is_ready(self) -> None:
+        """Begins to load what is asked for."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._wanted is not None)
+                order, self._wanted = self._wanted, None
+            if order is not None:
+                self._load(order)
+
+    def _load(self, order: UseModel) -> None:
+        began = time.monotonic()
+        try:
+            model = load_instance(
+                order.model,
+                order.config,
+                self._spec.pool,
+                lambda step: self._log.info("engine_build", step=step),
+            )
+        except StreamdError as error:
+            self._link.send(ModelRefused(order.number, str(error)))
+            return
+        report = _report(model, time.monotonic() - began, order.number)
+        self._orders.put(model)
+        self._spec.ready.ring()
+        self._link.send(report)
 
 
 def _outlet(spec: InferenceSpec, camera: CameraConfig) -> Outlet:
-    return Outlet(
-        camera,
-        model=spec.model.name,
-        publish=spec.publish,
-        stream=spec.redis.stream,
-        ledger=spec.ledger,
-    )
+    return Outlet(camera, publish=spec.publish, stream=spec.redis.stream, ledger=spec.ledger)
 
 
-def _order(orders: "queue.SimpleQueue[Order]", message: ToWorker, bell: Doorbell) -> None:
+def _order(
+    spec: InferenceSpec,
+    orders: "queue.SimpleQueue[Order]",
+    successor: NextModel,
+    message: ToWorker,
+) -> None:
     """Passes an order on; it is followed between two batches, once there is an engine."""
-    if not isinstance(message, TakeCameraToo | LetCameraGo):
-        raise TypeError(f"{type(message).__name__} is not for an inference worker")
-    orders.put(message)
-    bell.ring()
+    match message:
+        case UseModel():
+            successor.want(message)
+        case TakeCameraToo() | LetCameraGo():
+            orders.put(message)
+            spec.ready.ring()
+        case _:
+            raise TypeError(f"{type(message).__name__} is not for an inference worker")
 
 
-def _report(loaded: LoadedEngine, load_s: float) -> EngineReport:
+def _report(model: ModelInstance, load_s: float, swap: int = 0) -> EngineReport:
+    loaded = model.loaded
     spec = loaded.engine.spec
     return EngineReport(
+        model=model.model.path,
         backend=spec.backend,
         why=loaded.why,
         device=spec.device,
@@ -115,4 +161,5 @@ def _report(loaded: LoadedEngine, load_s: float) -> EngineReport:
         cached=loaded.cached,
         agreement=loaded.proof["agreement"],
         load_s=round(load_s, 2),
+        swap=swap,
     )

@@ -32,7 +32,6 @@ class CameraPlace:
     shape: InputShape
     ingest: int
     reader: int
-    classes: frozenset[int] | None
     begun: bool = False
     held: bool = False
     leaving: bool = False
@@ -71,9 +70,8 @@ class Layout:
     def admit(self, camera: CameraConfig) -> CameraPlace:
         """Gives a camera its place, on the ingest worker with the fewest.
 
-        Raises ConfigError for labels that the model lacks, SetupError where there is no room.
+        Raises SetupError where there is no room.
         """
-        classes = class_ids(self.config, camera, self.model)
         wanted = _slot_count(self.config, camera)
         rings = (self._take_ring(count) for count in (wanted, _LIVE_SLOTS) if self._numbers)
         ring = next(filter(None, rings), None)
@@ -86,7 +84,6 @@ class Layout:
             shape=self.model.shape,
             ingest=self._least_loaded(),
             reader=0,
-            classes=classes,
         )
         self.places[place.index] = place
         return place
@@ -144,13 +141,10 @@ def _slot_count(config: Config, camera: CameraConfig) -> int:
     return max(_LIVE_SLOTS, math.ceil(2 * config.model.batch_size / max(1, files)) + 1)
 
 
-def class_ids(config: Config, camera: CameraConfig, model: ModelInfo) -> frozenset[int] | None:
-    """The ids of the labels to report, None for all. Raises ConfigError for one it lacks."""
-    if camera.classes is None:
-        return None
-    unknown = [label for label in camera.classes if label not in model.labels]
+def check_classes(config: Config, camera: CameraConfig, model: ModelInfo) -> None:
+    """Raises ConfigError where a camera wants labels that `model` lacks."""
+    unknown = [label for label in camera.classes or () if label not in model.labels]
     if unknown:
         some = ", ".join(model.labels[:8]) + (", ..." if len(model.labels) > 8 else "")
         what = f"{unknown[0]!r} is no label of {model.path}; it has {some}"
         raise ConfigError([config.camera_fault(camera, "classes", what)])
-    return frozenset(model.labels.index(label) for label in camera.classes)

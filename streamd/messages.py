@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from streamd.config import ModelConfig
+from streamd.engines.contract import ModelInfo
 from streamd.errors import Reason
 from streamd.specs import CameraAssignment, ReadCamera
 
@@ -42,12 +44,14 @@ class CameraReport:
 
 @dataclass(frozen=True, slots=True)
 class EngineReport:
-    """An inference worker has a warm engine; `why` says what made it this backend.
+    """An inference worker has a warm engine of `model`; `why` says what made it this backend.
 
+    `swap` is the number of the UseModel that asked for it, 0 for the first engine of a worker.
     `agreement` is that of the engine with its model, from when it was built; None where there was
     no model to compare it with.
     """
 
+    model: str
     backend: str
     why: str
     device: str
@@ -57,6 +61,15 @@ class EngineReport:
     cached: bool
     agreement: float | None
     load_s: float
+    swap: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRefused:
+    """An inference worker cannot use the model of UseModel `swap`; it keeps the one it has."""
+
+    swap: int
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +143,18 @@ class LetCameraGo:
 
 
 @dataclass(frozen=True, slots=True)
+class UseModel:
+    """An inference worker is to load another model and then use it in place of its own.
+
+    It answers with EngineReport or ModelRefused, which carry `number`.
+    """
+
+    number: int
+    model: ModelInfo
+    config: ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
 class CameraGone:
     """An inference worker has forgotten the camera of place `index`."""
 
@@ -137,6 +162,13 @@ class CameraGone:
 
 
 ToSupervisor = (
-    CameraReport | EngineReport | RedisReport | EventsLost | CameraGone | WorkerFailed | Pong
+    CameraReport
+    | EngineReport
+    | ModelRefused
+    | RedisReport
+    | EventsLost
+    | CameraGone
+    | WorkerFailed
+    | Pong
 )
-ToWorker = Ping | Stop | ReadCameraToo | TakeCameraToo | LetCameraGo
+ToWorker = Ping | Stop | ReadCameraToo | TakeCameraToo | LetCameraGo | UseModel

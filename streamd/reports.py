@@ -13,6 +13,7 @@ from streamd.messages import (
     CameraState,
     EngineReport,
     EventsLost,
+    ModelRefused,
     RedisReport,
     ToSupervisor,
     WorkerFailed,
@@ -28,13 +29,13 @@ class Reports:
         self,
         fleet: Fleet,
         status: StatusStream,
-        model: str,
         heard_of_leaving: Callable[[CameraReport | CameraGone], bool],
+        heard_of_model: Callable[[EngineReport | ModelRefused], None],
     ) -> None:
         self._fleet = fleet
         self._status = status
-        self._model = model
         self._heard_of_leaving = heard_of_leaving
+        self._heard_of_model = heard_of_model
         self._log = get_logger()
         self._decode_notes: dict[str, str] = {}
 
@@ -87,6 +88,9 @@ class Reports:
                 self._camera(message)
             case EngineReport():
                 self._engine(worker, message)
+                self._heard_of_model(message)
+            case ModelRefused():
+                self._heard_of_model(message)
             case RedisReport(reachable, error):
                 self._fleet.redis[worker.name] = None if reachable else error
                 if reachable:
@@ -103,7 +107,7 @@ class Reports:
         self._log.info(
             "engine_ready",
             worker=worker.name,
-            model=self._model,
+            model=report.model,
             backend=report.backend,
             why=report.why,
             device=report.device,

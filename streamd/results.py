@@ -35,10 +35,9 @@ class Outlet:
     """One camera's way from inferred frames to stream entries."""
 
     def __init__(
-        self, camera: CameraConfig, *, model: str, publish: Publish, stream: str, ledger: Ledger
+        self, camera: CameraConfig, *, publish: Publish, stream: str, ledger: Ledger
     ) -> None:
         self.camera_id = camera.id
-        self._model = model
         self._filter = PublishFilter(publish)
         self._stream = stream.replace("{camera}", camera.id)
         self._ledger = ledger
@@ -56,7 +55,6 @@ class Outlet:
         event = event_of(
             frame,
             camera=self.camera_id,
-            model=self._model,
             dropped=self._dropped - (dropped_before or 0),
             now_ns=time.monotonic_ns(),
         )

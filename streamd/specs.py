@@ -58,14 +58,12 @@ class IngestSpec:
 class ReadCamera:
     """A camera as its inference worker knows it.
 
-    `classes` are the class ids to report, None for all; `space` is the number of the bell to ring
-    when slots of it were released.
+    `space` is the number of the bell to ring when slots of it were released.
     """
 
     config: CameraConfig
     index: int
     ring: Ring
-    classes: frozenset[int] | None
     space: int
 
 

@@ -18,6 +18,7 @@ from streamd.layout import Layout
 from streamd.logs import get_logger
 from streamd.memory import Doorbell
 from streamd.messages import CameraState
+from streamd.model_swap import ModelSwap
 from streamd.notify import notify
 from streamd.process import Death, WorkerProcess
 from streamd.reload import Reloaded
@@ -61,8 +62,9 @@ class Supervisor:
         self._status = StatusStream(layout.config.redis)
         self._crew = Crew(layout, fleet, supervisor_pid=supervisor_pid, give_up_files=until_done)
         self._roster = Roster(layout, fleet, self._crew)
-        self._reports = Reports(fleet, self._status, layout.model.path, self._roster.heard)
-        self.control = Control(layout, fleet, self._roster, load, self._bell)
+        self._swap = ModelSwap(layout, self._crew)
+        self._reports = Reports(fleet, self._status, self._roster.heard, self._swap.heard)
+        self.control = Control(layout, fleet, self._roster, self._swap, load, self._bell)
 
     def run(self) -> int:
         """Until a signal or the end of all files; returns the exit code."""
@@ -143,7 +145,9 @@ class Supervisor:
         self._roster.worker_died(places, worker.role)
         guilty = self._crew.blame(worker)
         self._reports.worker_died(worker, death, lost, restart_in_s, guilty)
-        if worker.role == "ingest":
+        if worker.role == "inference":
+            self._swap.worker_died()
+        else:
             for place in places:
                 if self._crew.to_be_read(place):
                     self._reports.reader_lost(place.config.id, place.index)

@@ -20,7 +20,8 @@ class ModelInfo:
 
     `labels` by class id; `shape` is its own input size; `dynamic` says whether others are possible.
     `end_to_end` models give final boxes: they need no NMS. `ladder` has the batch sizes that it is
-    bound to; None where any can be built.
+    bound to; None where any can be built. `stamp` tells one state of the file from another: its
+    time of change in nanoseconds and its size in bytes.
     """
 
     path: str
@@ -31,6 +32,7 @@ class ModelInfo:
     dynamic: bool
     end_to_end: bool
     ladder: tuple[int, ...] | None = None
+    stamp: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

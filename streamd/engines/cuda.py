@@ -21,6 +21,7 @@ from streamd.errors import EngineError
 
 _LIBRARY = ctypes.CDLL("libcuda.so.1")
 _REGISTER_PORTABLE = 1  # CU_MEMHOSTREGISTER_PORTABLE: pinned for every context of the process
+_ALREADY_REGISTERED = 712  # CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED
 _CAPTURE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads go on as they like
 
 
@@ -136,7 +137,11 @@ class Registration:
         self._memory = memory
         self._address = ctypes.c_void_p(memory.ctypes.data)
         size = ctypes.c_size_t(memory.nbytes)
-        _check("cuMemHostRegister_v2", self._address, size, ctypes.c_uint(_REGISTER_PORTABLE))
+        register = _LIBRARY.cuMemHostRegister_v2
+        code = int(register(self._address, size, ctypes.c_uint(_REGISTER_PORTABLE)))
+        # The engine before this one has pinned the same slots; that holds until the process ends.
+        if code != _ALREADY_REGISTERED:
+            _raise_for("cuMemHostRegister_v2", code)
 
     def close(self) -> None:
         """Makes it ordinary memory again."""
@@ -167,7 +172,10 @@ def _capture(stream: int, work: Callable[[], None]) -> Graph | None:
 
 def _check(function: str, *arguments: Any) -> None:
     """Calls the driver. Raises EngineError where it refuses."""
-    code = int(getattr(_LIBRARY, function)(*arguments))
+    _raise_for(function, int(getattr(_LIBRARY, function)(*arguments)))
+
+
+def _raise_for(function: str, code: int) -> None:
     if code:
         name = ctypes.c_char_p()
         _LIBRARY.cuGetErrorName(ctypes.c_int(code), ctypes.byref(name))

@@ -1,7 +1,10 @@
 """What a model file says of itself, whatever its kind."""
 
+from dataclasses import replace
+
 from streamd.engines.contract import ModelInfo
 from streamd.engines.engine_file import is_engine_file, read_engine_file
+from streamd.engines.onnx_model import find_model
 from streamd.engines.onnx_model import inspect_model as inspect_onnx
 
 
@@ -10,6 +13,7 @@ def inspect_model(path: str, imgsz: str | int | tuple[int, int] = "auto") -> Mod
 
     Raises ModelError where it is no detector, or cannot take that size.
     """
-    if is_engine_file(path):
-        return read_engine_file(path, imgsz).info
-    return inspect_onnx(path, imgsz)
+    foreign = is_engine_file(path)
+    info = read_engine_file(path, imgsz).info if foreign else inspect_onnx(path, imgsz)
+    file = find_model(info.path).stat()
+    return replace(info, stamp=(file.st_mtime_ns, file.st_size))

@@ -1,16 +1,21 @@
 """The file changes while the service runs: exactly the cameras that changed are touched."""
 
+import shutil
 import signal
 from pathlib import Path
 
 import httpx
+import onnx
 import pytest
 
 from streamd.demo.clips import Clip, write_clip
+from streamd.engines import inspect_model
 from streamd.scenes import Scene
 from streamd.testing.rtsp_server import RtspServer
 
 from .harness import Daemon, DaemonFactory, balanced, eventually
+
+SHIPPED = Path(__file__).parents[2] / "engines" / "shapes.onnx"
 
 
 def cameras(*lines: str) -> str:
@@ -186,3 +191,110 @@ def test_without_a_token_nothing_can_be_changed(daemon: DaemonFactory, clip: Cli
     url = f"{running.http}/api/v1/cameras/a"
     assert "http.token is not set" in httpx.delete(url).json()["detail"]
     assert "http.token is not set" in httpx.put(url, json={"url": str(clip.path)}).json()["detail"]
+
+
+def names(model: Path) -> list[str]:
+    """The labels of the shipped model."""
+    return list(inspect_model(str(model)).labels)
+
+
+def with_labels(source: Path, target: Path, labels: list[str]) -> Path:
+    """A copy of a model whose classes have other names."""
+    proto = onnx.load(str(source))
+    for entry in proto.metadata_props:
+        if entry.key == "names":
+            entry.value = str(dict(enumerate(labels)))
+    onnx.save(proto, str(target))
+    return target
+
+
+def with_model(path: Path, *lines: str, more: str = "") -> str:
+    return f"publish: all\nmodel: {{path: {path}{more}}}\n" + cameras(*lines).removeprefix(
+        "publish: all\n"
+    )
+
+
+def test_a_new_model_takes_over_between_two_batches_and_no_frame_is_lost(
+    daemon: DaemonFactory, clip: Clip, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+    shutil.copy(SHIPPED, first)
+    with_labels(SHIPPED, second, [f"new-{label}" for label in names(SHIPPED)])
+    file = f"url: {clip.path}, loop: true"
+    running = daemon(with_model(first, f"id: a, {file}", f"id: b, {file}, paced: true"))
+    running.wait_ready()
+    running.wait_events(20, "b")
+    workers = {child.pid for child in running.children()}
+
+    wanted = f"id: c, {file}, paced: true, classes: [new-{names(SHIPPED)[0]}]"
+    rewrite(running, with_model(second, f"id: a, {file}", f"id: b, {file}, paced: true", wanted))
+    assert running.wait_for_log("reloaded")["started"] == ["c"]
+    running.wait_for_log("model_swapped", model=str(second))
+    running.wait_events(len(running.events("b")) + 20, "b")
+    assert {child.pid for child in running.children()} == workers
+    assert running.stop() == 0
+
+    for camera in ("a", "b"):
+        events = running.events(camera)
+        assert [event.seq for event in events] == list(range(len(events)))
+        models = [event.data.model for event in events]
+        turn = models.index("second")
+        assert turn > 0
+        assert set(models[turn:]) == {"second"}
+        for event in events:
+            fresh = event.data.model == "second"
+            assert all(found.label.startswith("new-") == fresh for found in event.data.objects)
+    assert {x.label for e in running.events("c") for x in e.data.objects} <= {
+        f"new-{names(SHIPPED)[0]}"
+    }
+    frames = running.wait_for_log("stopped")["frames"]
+    assert balanced(frames)
+    assert frames["inferred"] == len(running.events())
+    assert frames["shed"] == frames["lost_inference"] == 0
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_old_one(
+    daemon: DaemonFactory, clip: Clip, tmp_path: Path
+) -> None:
+    file = f"id: a, url: {clip.path}, loop: true, paced: true"
+    running = daemon(with_model(SHIPPED, file))
+    running.wait_events(5)
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(SHIPPED.read_bytes()[:1000])
+    rewrite(running, with_model(bad, file))
+    assert "bad.onnx" in running.wait_for_log("reload_failed")["reason"]
+
+    rewrite(running, with_model(SHIPPED, file, more=", precision: int8"))
+    failed = running.wait_for_log("model_swap_failed")
+    assert "model.calibrate" in failed["reason"]
+    assert failed["effect"] == f"{SHIPPED} goes on"
+
+    rewrite(running, with_model(SHIPPED, file, more=", imgsz: 160"))
+    told = running.wait_for_log("reload_partial")
+    assert told["sections"] == ["model"]
+    assert "its input is 160x160" in told["reason"]
+
+    # What was refused is not held against what comes next.
+    rewrite(running, with_model(SHIPPED, file, more=", confidence: 0.999"))
+    running.wait_for_log("model_swapped")
+    eventually(lambda: running.events()[-1].n == 0)
+    assert len(sessions(running, "a")) == 1
+    assert running.stop() == 0
+    assert balanced(running.wait_for_log("stopped")["frames"])
+
+
+def test_a_worker_that_dies_over_a_new_model_comes_back_with_the_old_one(
+    daemon: DaemonFactory, clip: Clip, tmp_path: Path
+) -> None:
+    second = with_labels(SHIPPED, tmp_path / "second.onnx", ["x"] * len(names(SHIPPED)))
+    file = f"id: a, url: {clip.path}, loop: true, paced: true"
+    running = daemon(with_model(SHIPPED, file))
+    running.wait_events(5)
+    rewrite(running, with_model(second, file))
+    running.wait_for_log("model_swap")
+    running.children("inference")[0].kill()
+    assert running.wait_for_log("model_swap_failed")["reason"] == "the worker that loaded it died"
+    before = len(running.events())
+    running.wait_events(before + 10)
+    assert {event.data.model for event in running.events()} == {"shapes"}
+    assert running.stop() == 0

@@ -43,8 +43,9 @@ def example_event(**changes: Any) -> Event:
         detections=(PERSON,),
         taken_ns=1_009_500_000,
         infer_ns=17_300_000,
+        model="yolo11n",
     )
-    return event_of(frame, camera="gate", model="yolo11n", dropped=3, now_ns=1_026_900_000)
+    return event_of(frame, camera="gate", dropped=3, now_ns=1_026_900_000)
 
 
 def test_an_event_has_the_fields_of_its_contract() -> None:
@@ -105,8 +106,8 @@ def test_a_subscriber_reads_back_the_event_that_was_published(
     objects: tuple[Detection, ...], pts_s: float | None, seq: int
 ) -> None:
     meta = frame_meta(seq=seq, pts_s=math.nan if pts_s is None else pts_s)
-    frame = InferredFrame(meta, objects, 5, 6)
-    event = event_of(frame, camera="north-2", model="m", dropped=0, now_ns=9)
+    frame = InferredFrame(meta, objects, 5, 6, "m")
+    event = event_of(frame, camera="north-2", dropped=0, now_ns=9)
     as_redis_tells_it = {
         key: value.decode() if isinstance(value, bytes) else str(value)
         for key, value in event.fields().items()
