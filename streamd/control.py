@@ -92,7 +92,7 @@ class Control:
         before = self._fleet.cameras.get(camera.id)
         if before is not None and before.config == camera:
             return "unchanged"
-        check_classes(self._layout.config, camera, self._swap.newest)
+        check_classes(self._layout.config, [camera], self._swap.newest)
         if camera.enabled:
             self._roster.start(camera)
         elif before is not None:
@@ -125,8 +125,7 @@ class Control:
         cameras = {camera.id: camera for camera in after.cameras}
         by_request = {i: c for i, c in self._by_request.items() if i not in cameras}
         try:
-            for camera in by_request.values():
-                check_classes(after, camera, loaded.model)
+            check_classes(after, by_request.values(), loaded.model)
         except ConfigError as error:
             self._refuse(error)
             return

@@ -35,7 +35,7 @@ def run_daemon(
     """
     _check_useful(config, until_done)
     model = model_of(config)
-    _check_classes(config, model)
+    check_classes(config, config.enabled_cameras, model)
     layout = Layout(config, model)
     listener = bind(config.http)
     port = int(listener.getsockname()[1])
@@ -70,13 +70,8 @@ def _load_again(running: Config, until_done: bool) -> Reloaded:
     config = load_config(Path(running.file))
     _check_useful(config, until_done)
     model = model_of(config)
-    _check_classes(config, model)
+    check_classes(config, config.enabled_cameras, model)
     return Reloaded(config, model)
-
-
-def _check_classes(config: Config, model: ModelInfo) -> None:
-    for camera in config.enabled_cameras:
-        check_classes(config, camera, model)
 
 
 def model_of(config: Config) -> ModelInfo:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from streamd.config import CameraConfig, Config
@@ -141,10 +142,14 @@ def _slot_count(config: Config, camera: CameraConfig) -> int:
     return max(_LIVE_SLOTS, math.ceil(2 * config.model.batch_size / max(1, files)) + 1)
 
 
-def check_classes(config: Config, camera: CameraConfig, model: ModelInfo) -> None:
-    """Raises ConfigError where a camera wants labels that `model` lacks."""
-    unknown = [label for label in camera.classes or () if label not in model.labels]
-    if unknown:
-        some = ", ".join(model.labels[:8]) + (", ..." if len(model.labels) > 8 else "")
-        what = f"{unknown[0]!r} is no label of {model.path}; it has {some}"
-        raise ConfigError([config.camera_fault(camera, "classes", what)])
+def check_classes(config: Config, cameras: Iterable[CameraConfig], model: ModelInfo) -> None:
+    """Raises ConfigError where one of `cameras` wants labels that `model` lacks."""
+    faults = []
+    for camera in cameras:
+        unknown = [label for label in camera.classes or () if label not in model.labels]
+        if unknown:
+            some = ", ".join(model.labels[:8]) + (", ..." if len(model.labels) > 8 else "")
+            what = f"{unknown[0]!r} is no label of {model.path}; it has {some}"
+            faults.append(config.camera_fault(camera, "classes", what))
+    if faults:
+        raise ConfigError(faults)

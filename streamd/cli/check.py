@@ -18,7 +18,7 @@ from streamd.config.secrets import mask_text
 from streamd.daemon import missing_files, model_at_hand, model_of
 from streamd.engine_loader import load_engine
 from streamd.errors import ConfigError, EngineError, Fault, RedisSetupError, SourceError
-from streamd.layout import Layout
+from streamd.layout import check_classes
 from streamd.probe import ProbeResult, probe
 from streamd.redis_client import check_redis
 from streamd.source import missing_file, source_for
@@ -48,7 +48,7 @@ def _static_faults(config: Config) -> Iterator[Fault]:
     try:
         model = model_at_hand(config)
         if model is not None:
-            Layout(config, model)
+            check_classes(config, config.enabled_cameras, model)
     except ConfigError as error:
         yield from error.faults
     yield from missing_files(config)

@@ -18,6 +18,7 @@ from streamd.errors import SetupError
 from streamd.prctl import die_with_parent
 
 _STARTS_WITHIN_S = 10.0
+_CLUSTER_BUS = 10_000  # its port is this much above the server's own
 
 
 class RedisServer:
@@ -69,7 +70,7 @@ class RedisServer:
             start_new_session=True,
         )
         deadline_s = time.monotonic() + _STARTS_WITHIN_S
-        while not self._listens():
+        while not _listens(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline_s:
                 raise SetupError(f"redis-server did not start on port {self.port}")
             time.sleep(0.01)
@@ -115,12 +116,12 @@ class RedisServer:
             self._process.wait()
             self._process = None
 
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except SetupError:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -150,6 +151,15 @@ def find_redis_server() -> str:
 
 
 def _free_port() -> int:
+    """A port that is free, as is the one of a cluster's bus that goes with it."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port + _CLUSTER_BUS < 2**16 and not _listens(port + _CLUSTER_BUS):
+            return port
+
+
+def _listens(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        return probe.connect_ex(("127.0.0.1", port)) == 0
