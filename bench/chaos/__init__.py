@@ -1,0 +1,1 @@
+"""The whole daemon under faults drawn at random; see __main__.py."""
