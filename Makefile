@@ -11,7 +11,7 @@ OTHER_TENSORRT := 10.16 rtx-1.7
 PARALLEL := -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench chaos clean
+.PHONY: help demo test test-all lint format bench chaos soak clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ bench: $(VENV)/.dev ## the figures of docs/benchmarks.md: make bench MODEL=yolov
 
 chaos: $(VENV)/.dev ## faults drawn at random, and what they cost: make chaos ARGS="--seed 7"
 	$(BIN)/python -m bench.chaos $(ARGS)
+
+soak: $(VENV)/.dev ## an hour at full speed, or more: make soak ARGS="--hours 8"
+	$(BIN)/python -m bench.soak $(ARGS)
 
 clean: ## remove what was installed and cached
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,7 +12,6 @@ are printed.
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -24,22 +23,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx
 import numpy as np
-import psutil
 import redis
 
+from bench.usage import memory_by_role
 from streamd.config import ModelConfig
 from streamd.demo.clips import write_clip
 from streamd.engine_loader import load_engine
 from streamd.engines import Runner, inspect_model, runner_count
 from streamd.scenes import Scene
+from streamd.scrape import FRAMES, Samples, quantile_s, scrape, stage_ms
 from streamd.testing.redis_server import RedisServer
 
 FILES = 4
-FRAMES = ("streamd_batch_frames_total", "")
-Samples = dict[tuple[str, str], float]
-_SAMPLE = re.compile(r"^(?P<name>[a-z_]+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$", re.MULTILINE)
 
 
 def main() -> None:
@@ -181,8 +177,8 @@ def daemon_run(
     scrapes, memory = list[Samples](), dict[str, float]()
     while process.poll() is None:
         try:
-            scrapes.append(parse(httpx.get(f"{http}/metrics", timeout=5).text))
-        except httpx.HTTPError:
+            scrapes.append(scrape(http))
+        except OSError:
             break
         for role, used_mb in memory_by_role(process.pid).items():
             memory[role] = max(used_mb, memory.get(role, 0.0))
@@ -194,66 +190,16 @@ def daemon_run(
     samples = scrapes[-1]
     frames = samples[FRAMES]
     # The first frames waited for the engine to load.
-    half = next(scrape for scrape in scrapes if scrape.get(FRAMES, 0) >= frames / 2)
+    half = next(one for one in scrapes if one.get(FRAMES, 0) >= frames / 2)
     return Run(
         fps=(len(stamps) - 1) / (stamps[-1] - stamps[0]),
         first_event_s=stamps[0] - began_s,
-        p50_ms=1000 * quantile(half, samples, 0.5),
-        p99_ms=1000 * quantile(half, samples, 0.99),
-        stage_ms=stages(samples, frames),
+        p50_ms=1000 * quantile_s(half, samples, 0.5),
+        p99_ms=1000 * quantile_s(half, samples, 0.99),
+        stage_ms=stage_ms({}, samples),
         memory_mb=memory,
         mean_batch=frames / samples["streamd_batches_total", ""],
     )
-
-
-def memory_by_role(pid: int) -> dict[str, float]:
-    """Proportional set size of each process, MB: what is shared is divided."""
-    found = {}
-    for process in [psutil.Process(pid), *psutil.Process(pid).children()]:
-        try:
-            name = process.name()
-            role = name.removeprefix("sd:") if name.startswith("sd:") else "supervisor"
-            if role != "supervisor" or process.pid == pid:
-                found[role] = process.memory_full_info().pss / 1e6
-        except psutil.Error:
-            continue
-    return found
-
-
-def parse(metrics: str) -> Samples:
-    """Samples by name and labels; those of all cameras added up."""
-    samples: Samples = {}
-    for match in _SAMPLE.finditer(metrics):
-        labels = re.sub(r'camera="[^"]*",?', "", match["labels"] or "")
-        key = match["name"], labels
-        samples[key] = samples.get(key, 0.0) + float(match["value"])
-    return samples
-
-
-def quantile(before: Samples, after: Samples, share: float) -> float:
-    """Seconds from slot to Redis that `share` of the frames between two scrapes stay below.
-
-    It is a bucket's upper bound.
-    """
-    buckets = sorted(
-        (float(labels.split('"')[1]), count - before.get((name, labels), 0))
-        for (name, labels), count in after.items()
-        if name == "streamd_slot_to_redis_seconds_bucket"
-    )
-    total = buckets[-1][1]
-    return next(bound for bound, count in buckets if count >= share * total)
-
-
-def stages(samples: Samples, frames: float) -> dict[str, float]:
-    """CPU milliseconds a frame, by stage, without inference."""
-    found = {
-        stage: 1000 * samples["streamd_camera_cpu_seconds_total", f'stage="{stage}"'] / frames
-        for stage in ("decode", "scale", "copy")
-    }
-    for stage in ("batch", "gather", "postprocess", "publish"):
-        total = samples["streamd_inference_cpu_seconds_total", f'stage="{stage}"']
-        found[stage] = 1000 * total / frames
-    return found
 
 
 def report(rounds: list[Round]) -> None:

