@@ -132,7 +132,11 @@ class Publisher:
     def _run(self) -> None:
         while self._wait_for_work():
             with self._changed:
-                self._sending = self._next_chunk()
+                chunk = self._next_chunk()
+                self._sending = chunk or []
+            if chunk is None:
+                self._pause(self._backoff.next_delay_s())
+                continue
             try:
                 self._send(self._sending)
             except Unreachable as error:
@@ -157,11 +161,12 @@ class Publisher:
             busy = self._backlog or (self._spooling and self._up)
             return bool(busy) and self._clock_s() < self._closing_at
 
-    def _next_chunk(self) -> list[Entry]:
+    def _next_chunk(self) -> list[Entry] | None:
+        """What is next in order; None while it is on a disk that cannot be read."""
         if self._spooling:
             self._store()
             entries = self._spool.peek(_CHUNK)
-            if entries:
+            if entries is None or entries:
                 return entries
         count = min(len(self._backlog), _CHUNK)
         return [self._backlog.popleft() for _ in range(count)]

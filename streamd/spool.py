@@ -6,9 +6,10 @@ A folder of segments, `00000000000000000000.log` and so on, each a run of record
     4 bytes   CRC-32 of the payload
     payload
 
-A segment is removed once all of it was taken; `cursor` says how far the first one was. It is
-written behind the deliveries, so what was delivered just before a crash is given out once more:
-the publisher has to know such records again. A record that a crash has torn is cut off.
+A segment is removed once all of it was taken; `cursor` says how far the first one was, and names it
+by its file and its first bytes: a later one may have the same file name. It is written behind the
+deliveries, so what was delivered just before a crash is given out once more: the publisher has to
+know such records again. A record that a crash has torn is cut off.
 """
 
 import fcntl
@@ -223,13 +224,14 @@ class Spool:
         """Goes on where the cursor stands, if it is of the first segment."""
         first = self._segments[0]
         try:
-            name, taken = (self._folder / "cursor").read_text().split()
+            name, head, taken = (self._folder / "cursor").read_text().split()
             taken_bytes = int(taken)
+            data = first.path.read_bytes()
         except (OSError, ValueError):
             return
-        if first.path.name != name or taken_bytes > first.size:
+        if (name, head) != _identity(first.path, data) or taken_bytes > first.size:
             return
-        left = sum(1 for _ in _Scan(first.path.read_bytes()[taken_bytes:]))
+        left = sum(1 for _ in _Scan(data[taken_bytes:]))
         self._count -= first.records - left
         first.records, self._taken_bytes = left, taken_bytes
         if not left and len(self._segments) > 1:
@@ -246,7 +248,10 @@ class Spool:
         self._segments.popleft().path.unlink(missing_ok=True)
 
     def _write_cursor(self) -> None:
-        text = f"{self._segments[0].path.name} {self._taken_bytes}\n"
+        path = self._segments[0].path
+        with path.open("rb") as file:
+            name, head = _identity(path, file.read(_HEADER.size))
+        text = f"{name} {head} {self._taken_bytes}\n"
         self._replace(self._folder / "cursor", text.encode())
 
     def _replace(self, path: Path, data: bytes) -> None:
@@ -256,6 +261,11 @@ class Spool:
 
     def _failure(self, error: OSError) -> SpoolError:
         return SpoolError(f"{self._folder}: {error.strerror or error}")
+
+
+def _identity(path: Path, data: bytes) -> tuple[str, str]:
+    """What tells a segment, which begins with `data`, from an earlier one of the same name."""
+    return path.name, data[: _HEADER.size].hex()
 
 
 def _framed(records: Sequence[bytes]) -> bytes:

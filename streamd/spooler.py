@@ -102,10 +102,15 @@ class Spooler:
         self._tell_dropped(dropped)
         return True
 
-    def peek(self, count: int) -> list[Entry]:
-        """Up to `count` of the oldest; they stay until they are removed or put back."""
+    def peek(self, count: int) -> list[Entry] | None:
+        """Up to `count` of the oldest; they stay until they are removed or put back.
+
+        None where there are some, and the disk does not let itself be read.
+        """
         records: list[bytes] = []
-        self._on_disk(lambda spool: records.extend(spool.peek(count)))
+        read = self._on_disk(lambda spool: records.extend(spool.peek(count)), at_once=True)
+        if not read and len(self):
+            return None
         self._oldest_ms = msgspec.msgpack.decode(records[0])[0] if records else 0
         self._tell()
         return [_entry(record) for record in records]
@@ -113,12 +118,12 @@ class Spooler:
     def put_back(self) -> None:
         """What the last `peek` gave was not delivered."""
         dropped: list[bytes] = []
-        self._on_disk(lambda spool: dropped.extend(spool.put_back()))
+        self._on_disk(lambda spool: dropped.extend(spool.put_back()), at_once=True)
         self._tell_dropped(dropped)
 
     def remove(self) -> None:
         """Takes off what the last `peek` gave."""
-        self._on_disk(Spool.remove)
+        self._on_disk(Spool.remove, at_once=True)
         self._tell()
 
     def sync(self) -> None:
@@ -134,12 +139,16 @@ class Spooler:
         self._spool = self._folder = None
         return left
 
-    def _on_disk(self, work: Callable[[Spool], Any]) -> bool:
-        """Does `work`. A disk that failed is left alone for a second."""
+    def _on_disk(self, work: Callable[[Spool], Any], *, at_once: bool = False) -> bool:
+        """Does `work`. A disk that failed is left alone for a second, unless it is needed at once.
+
+        What is on it has its place in the order of entries: it cannot be passed over.
+        """
         failed_s = self._failed_s
         if self._folder is None:
             return False
-        if failed_s is not None and self._clock_s() - failed_s < _AGAIN_AFTER_S:
+        rests = failed_s is not None and self._clock_s() - failed_s < _AGAIN_AFTER_S
+        if rests and not at_once:
             return False
         try:
             work(self._opened(self._folder))
@@ -148,7 +157,8 @@ class Spooler:
                 self._listener.spool_unusable(str(error))
             self._failed_s = self._clock_s()
             return False
-        self._failed_s = None
+        if not at_once:  # a full disk can still be read
+            self._failed_s = None
         return True
 
     def _opened(self, folder: Path) -> Spool:

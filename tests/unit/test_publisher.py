@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from streamd.clock import Backoff
 from streamd.config import RedisConfig
+from streamd.errors import SpoolError
 from streamd.publisher import Publisher
 from streamd.redis_client import Unreachable
+from streamd.spool import Spool
 from streamd.spooler import Entry, spool_folder
 
 PATIENCE_S = 30.0
@@ -237,6 +239,34 @@ def test_a_full_spool_gives_up_the_oldest(
     out.close(PATIENCE_S)
     assert {why for _, why in books.losses} == {"spool full"}
     assert [id_ for id_, _ in books.losses] + streams.ids == ids(0, 3001)
+
+
+def test_what_a_full_disk_leaves_in_memory_stays_behind_what_is_on_it(
+    tmp_path: Path, streams: FakeStreams, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams.down = True
+    out = Publisher(
+        config_at(tmp_path),
+        books,
+        "test",
+        streams=streams,
+        backoff=Backoff(first_s=0.0, longest_s=0.0),
+        clock_s=lambda: 0.0,  # the disk is left alone for good
+    )
+    out.start()
+    out.put(entries(0, 10))
+    books.wait_until(up=False)
+
+    def full(self: Spool, records: Sequence[bytes]) -> list[bytes]:
+        raise SpoolError("No space left on device")
+
+    monkeypatch.setattr(Spool, "append", full)
+    out.put(entries(10, 20))
+    streams.down = False
+    streams.wait_for(20)
+    assert out.close(0.0) == 0
+    assert streams.ids == ids(0, 20)
+    assert books.unusable == ["No space left on device"]
 
 
 @pytest.mark.parametrize("folder", [None, "file/spool"])

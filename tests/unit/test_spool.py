@@ -49,6 +49,19 @@ def test_what_goes_in_first_comes_out_first(tmp_path: Path) -> None:
     assert len(spool) == 0
 
 
+def test_how_far_one_segment_was_taken_says_nothing_of_a_later_one(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    spool = opened(first)
+    spool.append(numbered(10))
+    spool.peek(5)
+    spool.remove()  # the cursor stands within the first segment
+    drained(spool)
+    spool = opened(crashed(first, tmp_path / "second"))
+    spool.append(numbered(20)[10:])
+    spool = opened(crashed(tmp_path / "second", tmp_path / "third"))
+    assert drained(spool) == numbered(20)[10:]
+
+
 def test_it_goes_on_after_it_was_closed(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     spool.append(numbered(20))
