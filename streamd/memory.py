@@ -8,6 +8,7 @@ to a child as an argument of its `multiprocessing.Process`.
 import mmap
 import os
 import select
+import weakref
 from multiprocessing import reduction
 from typing import Any
 
@@ -27,9 +28,14 @@ class SharedBlock:
 
     def __init__(self, name: str, size: int) -> None:
         self.size = page_aligned(size)
-        self._fd = os.memfd_create(f"streamd-{name}", os.MFD_CLOEXEC)
-        os.ftruncate(self._fd, self.size)
-        self._map = mmap.mmap(self._fd, self.size)
+        fd = os.memfd_create(f"streamd-{name}", os.MFD_CLOEXEC)
+        os.ftruncate(fd, self.size)
+        self._hold(fd)
+
+    def _hold(self, fd: int) -> None:
+        self._fd = fd
+        weakref.finalize(self, os.close, fd)
+        self._map = mmap.mmap(fd, self.size)
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """A view of the block as an array of `shape` and `dtype`, `offset` bytes into it."""
@@ -44,8 +50,7 @@ class SharedBlock:
 
     def __setstate__(self, state: tuple[Any, int]) -> None:
         handle, self.size = state
-        self._fd = handle.detach()
-        self._map = mmap.mmap(self._fd, self.size)
+        self._hold(handle.detach())
 
 
 class Doorbell:
@@ -56,6 +61,7 @@ class Doorbell:
 
     def _open(self, fd: int) -> None:
         self._fd = fd
+        weakref.finalize(self, os.close, fd)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
 

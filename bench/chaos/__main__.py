@@ -153,6 +153,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=1, help="draws the same faults again")
     options.add_argument("--cameras", type=int, default=8, help="8 or more")
     options.add_argument("--gap-s", type=float, default=1.5, help="mean time between two faults")
+    options.add_argument("--only", nargs="+", default=[], help="kinds whose name has one of these")
     asked = options.parse_args()
     before = shared_memory()
     with (
@@ -160,7 +161,7 @@ def main() -> None:
         World(Path(folder), max(8, asked.cameras)) as world,
     ):
         run = Run(world)
-        draws = plan(world, asked.seed, asked.faults, asked.gap_s)
+        draws = plan(world, asked.seed, asked.faults, asked.gap_s, asked.only)
         began_s = time.monotonic()
         begun = run.work_off(draws, began_s + asked.seconds)
         calm_down(world)

@@ -52,11 +52,15 @@ def judge(world: World) -> Verdict:
     events = world.daemon.events()
     verdict.events = len(events)
     ids = Counter(event.id for event in events)
-    verdict.duplicates = sum(count - 1 for count in ids.values())
-    verdict.disorder = sum(1 for _ in _backwards(events))
+    twice = [id_ for id_, count in ids.items() if count > 1]
+    verdict.duplicates = sum(ids[id_] - 1 for id_ in twice)
+    backwards = [event.id for event in _backwards(events)]
+    verdict.disorder = len(backwards)
     for life in world.lives:
         verdict.lost += _lost_in(life, events)
         verdict.faults += _left_by(life)
+    verdict.faults += [f"twice: {' '.join(twice[:5])}"] if twice else []
+    verdict.faults += [f"out of order: {' '.join(backwards[:5])}"] if backwards else []
     stopped = world.daemon.logged("stopped")
     if world.life.code != 0 or not stopped:
         verdict.faults.append(f"the service ended with {world.life.code}")

@@ -50,15 +50,17 @@ class Draw:
     lasts_s: float
 
 
-def plan(world: World, seed: int, count: int, mean_gap_s: float) -> list[Draw]:
-    """`count` faults, the same for the same seed and cameras.
+def plan(world: World, seed: int, count: int, mean_gap_s: float, only: Sequence[str]) -> list[Draw]:
+    """`count` faults, the same for the same seed and cameras; of kinds named like `only`, if any.
 
     The service itself is killed in the first half only: memory is watched over the second.
     """
     random = Random(seed)
     draws = []
     for number in range(count):
-        kinds = [k for k in KINDS if k.begin is not _service_killed or number < count // 2]
+        kinds = [kind for kind in KINDS if not only or any(name in kind.name for name in only)]
+        if number >= count // 2 and len(kinds) > 1:
+            kinds = [kind for kind in kinds if kind.begin is not _service_killed]
         kind = random.choices(kinds, [kind.weight for kind in kinds])[0]
         target = random.choice(_targets(world, kind.scope))
         draws.append(

@@ -187,3 +187,17 @@ def test_a_cleared_bell_does_not_wake() -> None:
     bell.ring()
     assert bell.clear()
     assert not bell.wait(-1.0)
+
+
+def test_shared_memory_and_bells_take_their_descriptors_with_them() -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    kept = SharedBlock("kept", PAGE), Doorbell()
+    before = descriptors()
+    for _ in range(10):
+        SharedBlock("gone", PAGE)
+        Doorbell()
+    assert descriptors() == before
+    kept[1].ring()
+    assert kept[1].wait(0)
