@@ -31,11 +31,13 @@ from streamd.config import ModelConfig
 from streamd.demo.clips import write_clip
 from streamd.engine_loader import load_engine
 from streamd.engines import Runner, inspect_model, runner_count
+from streamd.letterbox import Letterbox
 from streamd.scenes import Scene
 from streamd.scrape import FRAMES, Samples, quantile_s, scrape, stage_ms
 from streamd.testing.redis_server import RedisServer
 
 FILES = 4
+SIZE = 1280, 720
 
 
 def main() -> None:
@@ -70,7 +72,7 @@ def make_clips(folder: Path, seconds: float) -> list[Path]:
     folder.mkdir()
     paths = []
     for number in range(FILES):
-        scene = Scene(seed=number + 1, width=1280, height=720, fps=10)
+        scene = Scene(number + 1, *SIZE, fps=10)
         paths.append(write_clip(folder / f"{number}.mp4", scene, seconds).path)
     return paths
 
@@ -101,8 +103,9 @@ def _drive_engine(config: ModelConfig, seconds: float) -> Alone:
     engine = load_engine(model, config).engine
     runners = engine.runners(runner_count(config, engine.spec))
     rng = np.random.default_rng(0)
-    shape = (model.shape.height, model.shape.width, 3)
-    images = [rng.integers(0, 255, shape, np.uint8) for _ in range(config.batch_size)]
+    shape = Letterbox.best(*SIZE, model.shapes).shape
+    size = (shape.height, shape.width, 3)
+    images = [rng.integers(0, 255, size, np.uint8) for _ in range(config.batch_size)]
     for runner in runners:
         runner.load(images)
         runner.run()
@@ -122,7 +125,7 @@ def _drive_engine(config: ModelConfig, seconds: float) -> Alone:
         thread.join()
     spec = engine.spec
     return Alone(
-        engine=f"{spec.backend} {spec.device} {spec.precision}, {len(runners)} runners",
+        engine=f"{spec.backend} {spec.device} {spec.precision} {shape}, {len(runners)} runners",
         fps=sum(frames) / (time.monotonic() - began_s),
         cpu_ms=1000 * (time.process_time() - cpu_s) / sum(frames),
     )
@@ -159,7 +162,7 @@ def daemon_run(
     settings = {
         "redis": {"url": server.url},
         "http": {"port": 0},
-        "model": {"path": config.path, "batch_size": config.batch_size},
+        "model": config.model_dump(mode="json", include={"path", "batch_size", "imgsz"}),
         "publish": "all",
         "cameras": cameras,
     }

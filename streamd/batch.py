@@ -1,7 +1,7 @@
 """Which frames go into the next batch, and when. No I/O, no clock, no threads."""
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from streamd.slots import FrameMeta, InputShape
@@ -44,32 +44,44 @@ class Decision:
 
 
 def collect_batch(
-    ready: Sequence[Sequence[ReadyFrame]], now_ns: int, policy: BatchPolicy, active_cameras: int
+    ready: Sequence[Sequence[ReadyFrame]],
+    now_ns: int,
+    policy: BatchPolicy,
+    active_cameras: Mapping[InputShape, int],
 ) -> Decision:
     """The next batch out of `ready`, which holds each camera's waiting frames, oldest first.
 
-    Every camera gets one frame before any gets a second; within a round, the highest priority comes
-    first, then who has waited longest. The first of all decides the shape. A batch leaves when it
-    is full, when each of the `active_cameras` that may still deliver is in it, or when its oldest
-    frame has waited for `policy.max_wait_ns`, so a camera that is silent delays nobody for longer
-    than that.
+    A batch holds one shape. Every camera gets one frame before any gets a second; within a round,
+    the highest priority comes first, then who has waited longest. A batch may leave when it is
+    full, when each of its shape's `active_cameras` that may still deliver is in it, or when its
+    oldest frame has waited for `policy.max_wait_ns`, so a camera that is silent delays nobody for
+    longer than that. Of several that may leave, the one whose first frame comes first does: no
+    shape starves, and none keeps a fuller one waiting.
     """
     heads = [frames[0] for frames in ready if frames]
-    if not heads:
-        return Decision()
-    oldest = min(heads, key=lambda frame: frame.since_ns)
-    shape = min(heads, key=lambda frame: (-frame.priority, frame.since_ns)).meta.shape
-    turns = sorted(
-        (position, -frame.priority, frame.since_ns, frame.slot, frame)
-        for frames in ready
-        for position, frame in enumerate(_leading(frames, shape))
-    )
-    frames = tuple(turn[-1] for turn in turns[: policy.max_size])
-    # A live frame that replaced another is newer than its camera's wait, a file's next is older.
-    deadline_ns = min(oldest.since_ns, oldest.meta.ready_ns) + policy.max_wait_ns
-    if len(frames) == policy.max_size or len(heads) >= active_cameras or now_ns >= deadline_ns:
-        return Decision(frames=frames)
-    return Decision(wake_at_ns=deadline_ns)
+    wake_at_ns = None
+    for shape in _in_turn(heads):
+        ours = [frame for frame in heads if frame.meta.shape == shape]
+        turns = sorted(
+            (position, -frame.priority, frame.since_ns, frame.slot, frame)
+            for frames in ready
+            for position, frame in enumerate(_leading(frames, shape))
+        )
+        frames = tuple(turn[-1] for turn in turns[: policy.max_size])
+        oldest = min(ours, key=lambda frame: frame.since_ns)
+        # A live frame that replaced another is newer than its camera's wait, a file's next older.
+        deadline_ns = min(oldest.since_ns, oldest.meta.ready_ns) + policy.max_wait_ns
+        complete = len(frames) == policy.max_size or len(ours) >= active_cameras.get(shape, 0)
+        if complete or now_ns >= deadline_ns:
+            return Decision(frames=frames)
+        wake_at_ns = deadline_ns if wake_at_ns is None else min(wake_at_ns, deadline_ns)
+    return Decision(wake_at_ns=wake_at_ns)
+
+
+def _in_turn(heads: Iterable[ReadyFrame]) -> Iterable[InputShape]:
+    """The shapes of `heads`, the one whose first frame should go first at the front."""
+    ordered = sorted(heads, key=lambda frame: (-frame.priority, frame.since_ns))
+    return dict.fromkeys(frame.meta.shape for frame in ordered)
 
 
 def _leading(frames: Sequence[ReadyFrame], shape: InputShape) -> Iterable[ReadyFrame]:
@@ -87,6 +99,7 @@ class Lineup:
         self._waiting: dict[int, deque[ReadyFrame]] = {}
         self._served_ns: dict[int, int] = {}
         self._seen_ns: dict[int, int] = {}
+        self._shape: dict[int, InputShape] = {}
         self._period_ns: dict[int, float] = {}
         self._priority: dict[int, int] = {}
         self._owed_ns: dict[int, int] = {}
@@ -153,15 +166,20 @@ class Lineup:
             self._waiting,
             self._served_ns,
             self._seen_ns,
+            self._shape,
             self._period_ns,
             self._priority,
             self._owed_ns,
         ):
             memory.pop(camera, None)
 
-    def active_cameras(self, now_ns: int) -> int:
-        """Cameras that delivered within the last two seconds."""
-        return sum(now_ns - seen < IDLE_AFTER_NS for seen in self._seen_ns.values())
+    def active_cameras(self, now_ns: int) -> Mapping[InputShape, int]:
+        """How many cameras of each shape delivered within the last two seconds."""
+        return Counter(
+            self._shape[camera]
+            for camera, seen_ns in self._seen_ns.items()
+            if now_ns - seen_ns < IDLE_AFTER_NS
+        )
 
     def adaptive_wait_ns(self, now_ns: int, batch_ns: float) -> int:
         """How long a batch may wait for more: the shortest live period less `batch_ns`.
@@ -181,6 +199,7 @@ class Lineup:
     def _note_period(self, meta: FrameMeta) -> None:
         last = self._seen_ns.get(meta.camera)
         self._seen_ns[meta.camera] = meta.ready_ns
+        self._shape[meta.camera] = meta.shape
         if last is None or meta.lossless:
             return
         gap = meta.ready_ns - last

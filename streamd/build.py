@@ -33,10 +33,10 @@ from streamd.slots import InputShape
 def order_for(
     model: ModelInfo, config: ModelConfig, shapes: tuple[InputShape, ...] | None = None
 ) -> EngineOrder:
-    """What `config` asks of a backend: `model` at `shapes`, its own shape by default."""
+    """What `config` asks of a backend: `model` at `shapes`, all of its own by default."""
     return EngineOrder(
         model=model,
-        shapes=shapes or (model.shape,),
+        shapes=shapes or model.shapes,
         ladder=model.ladder or batch_ladder(config.batch_size),
         precision=config.precision,
         graph=_Graphs(model, config),

@@ -14,6 +14,7 @@ from streamd.messages import CameraReport, CameraState
 from streamd.slot_writer import Capture, SlotWriter
 from streamd.slots import TsSource
 from streamd.source import Feed, Source
+from streamd.thinning import KeyframeGate
 from streamd.timeline import CameraClock, FileTimeline
 
 Report = Callable[[CameraReport], None]
@@ -23,10 +24,12 @@ Report = Callable[[CameraReport], None]
 class CameraPlan:
     """How a camera is to be read. `give_up` ends a source that fails instead of trying again.
 
-    `max_clock_offset_s` is by how much the camera's clock may differ from this host's.
+    `max_clock_offset_s` is by how much the camera's clock may differ from this host's. `fps` is the
+    rate that is asked for, None for all frames.
     """
 
     id: str
+    fps: float | None
     stall_timeout_s: float
     max_clock_offset_s: float
     loop: bool
@@ -137,6 +140,7 @@ class Camera:
     def _read(self, feed: Feed) -> None:
         """One opened source, from its first packet to its last."""
         decoder = Decoder(feed.stream, self._clock, strict=self._strict)
+        gate = KeyframeGate(self._plan.fps if feed.info.live else None)
         self._last_sign_ns = self._clock.monotonic_ns()
         frames = 0
         if not feed.info.live:
@@ -144,6 +148,14 @@ class Camera:
         for packet in feed.packets():
             if self._stop.is_set():
                 raise _Stopped
+            now_ns = self._clock.monotonic_ns()
+            # Keyframes alone come out of a decoder that reorders only with the next keyframe.
+            may_skip = packet.size and not decoder.delays
+            if may_skip and gate.skips(packet.is_keyframe, now_ns / 1e9):
+                decoder.skip(packet)
+                self._writer.count_skipped(now_ns)
+                self._check_stall(feed)
+                continue
             decoded = decoder.decode(packet)
             self._writer.count_decoding(decoded.cpu_ns, decoded.damaged)
             if decoded.keyframe or decoded.frames:

@@ -159,7 +159,7 @@ class Crew:
             place.config,
             place.index,
             place.ring,
-            place.shape,
+            self._layout.model.shapes,
             session,
             place.reader,
             channels=max(1, hosts.count(host)),

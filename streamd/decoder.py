@@ -48,7 +48,10 @@ class Decoded:
 
 @dataclass(slots=True)
 class _Origin:
-    """What is known of the packet that a picture was in; FFmpeg hands it from one to the other."""
+    """What is known of the packet that a picture was in; FFmpeg hands it from one to the other.
+
+    A picture of a `skipped` packet is only there for those that build upon it.
+    """
 
     number: int
     keyframe: bool
@@ -56,6 +59,7 @@ class _Origin:
     monotonic_ns: int
     camera_ns: int | None
     counted: bool = False
+    skipped: bool = False
 
 
 class Decoder:
@@ -83,6 +87,7 @@ class Decoder:
         self._packets = 0
         # Packets from the first damaged one to the last, until a whole keyframe; None: no damage.
         self._damage: tuple[int, int] | None = None
+        self._skipped: list[av.Packet[VideoStream]] = []
         self._refused = 0
         self._delivers = False
 
@@ -91,10 +96,21 @@ class Decoder:
         """Whether being strict has cost every keyframe so far."""
         return self.strict and not self._delivers and self._refused >= _KEYFRAMES_TO_REFUSE
 
+    @property
+    def delays(self) -> bool:
+        """Whether a picture may come out only after a later packet went in."""
+        return self._context.has_b_frames
+
+    def skip(self, packet: "av.Packet[VideoStream]") -> None:
+        """Does not decode `packet`, unless what follows up to the next keyframe will need it."""
+        self._origin(packet).skipped = True
+        self._skipped.append(packet)
+
     def decode(self, packet: "av.Packet[VideoStream]") -> Decoded:
         """The frames that `packet` completes; the last, empty packet gives the delayed ones."""
         origin = self._origin(packet)
         began = time.thread_time_ns()
+        self._make_up_for_skipped(packet)
         try:
             images = self._context.decode(packet)
         except av.error.EOFError:
@@ -108,6 +124,22 @@ class Decoder:
             return Decoded((), 1, time.thread_time_ns() - began, keyframe)
         cpu_ns = time.thread_time_ns() - began
         return self._sorted(images, origin, cpu_ns)
+
+    def _make_up_for_skipped(self, packet: "av.Packet[VideoStream]") -> None:
+        """Decodes what was skipped where `packet` builds upon it; nobody sees those pictures."""
+        needed, self._skipped = self._skipped, []
+        if packet.is_keyframe:
+            return
+        for earlier in needed:
+            try:
+                images = self._context.decode(earlier)
+            except (av.error.FFmpegError, OSError):
+                self._spoil(self._packets)
+                continue
+            for image in images:
+                origin = image.opaque
+                if image.is_corrupt and isinstance(origin, _Origin):
+                    self._spoil(origin.number)
 
     def _origin(self, packet: "av.Packet[VideoStream]") -> _Origin:
         wall_ns, monotonic_ns = self._clock.time_ns(), self._clock.monotonic_ns()
@@ -126,6 +158,8 @@ class Decoder:
             origin = image.opaque if isinstance(image.opaque, _Origin) else latest
             is_key = origin.keyframe or image.key_frame
             keyframe = keyframe or is_key
+            if origin.skipped:
+                continue  # delayed by its decoder
             if self._is_whole(origin.number, is_key, corrupt=image.is_corrupt or origin.counted):
                 frames.append(self._dated(image, origin))
             else:

@@ -101,8 +101,9 @@ class Readers:
 
     def _camera(self, assignment: CameraAssignment, space: Space) -> Camera:
         config, spec = assignment.config, self._spec
+        fps = None if config.fps == "all" else config.fps
         slots = SlotRing(
-            spec.pool, assignment.ring, assignment.shape, spec.ready[assignment.reader].ring, space
+            spec.pool, assignment.ring, assignment.shapes, spec.ready[assignment.reader].ring, space
         )
         writer = SlotWriter(
             camera=assignment.index,
@@ -110,10 +111,11 @@ class Readers:
             slots=slots,
             ledger=spec.ledger,
             scaler=_scaler(spec.resample),
-            fps=None if config.fps == "all" else config.fps,
+            fps=fps,
         )
         plan = CameraPlan(
             id=config.id,
+            fps=fps,
             stall_timeout_s=config.stall_timeout_s,
             max_clock_offset_s=config.max_clock_offset_s,
             loop=config.loop,

@@ -10,7 +10,7 @@ from streamd.engines import ModelInfo
 from streamd.errors import ConfigError, SetupError
 from streamd.ledger import Ledger
 from streamd.memory import Doorbell
-from streamd.slots import InputShape, Ring, SlotPool
+from streamd.slots import Ring, SlotPool
 
 _LIVE_SLOTS = 4  # one being written, one ready, and one for each of two batches being loaded
 _CAMERAS_PER_WORKER = 4
@@ -20,7 +20,7 @@ _QUARANTINE = 8
 
 @dataclass(slots=True)
 class CameraPlace:
-    """A camera's number, its slots, the shape it is scaled to, and its two workers.
+    """A camera's number, its slots, and its two workers.
 
     Once it has `begun`, its reader was told of it; one that is `held` must not begin yet. A place
     that is `leaving` is read no more; its number and slots are in use until its last frame has been
@@ -30,7 +30,6 @@ class CameraPlace:
     config: CameraConfig
     index: int
     ring: Ring
-    shape: InputShape
     ingest: int
     reader: int
     begun: bool = False
@@ -82,7 +81,6 @@ class Layout:
             config=camera,
             index=self._numbers.pop(),
             ring=ring,
-            shape=self.model.shape,
             ingest=self._least_loaded(),
             reader=0,
         )

@@ -1,5 +1,6 @@
 """From a decoded frame to the engine's input: scale, convert to RGB, rotate, pad, in one slot."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,6 +58,12 @@ class Letterbox:
             pad_x=round((shape.width - inner_width) / 2 - 0.1),
             pad_y=round((shape.height - inner_height) / 2 - 0.1),
         )
+
+    @classmethod
+    def best(cls, width: int, height: int, shapes: Sequence[InputShape]) -> "Letterbox":
+        """The placement that shows most of the picture's detail; of equal ones the smallest."""
+        boxes = [cls.fit(width, height, shape) for shape in shapes]
+        return max(boxes, key=lambda box: (box.scale, -box.shape.height * box.shape.width))
 
     def paint_padding(self, image: NDArray[np.uint8]) -> None:
         """Fills what the picture will not cover of `image`, (height, width, 3) uint8."""

@@ -134,7 +134,7 @@ class ModelInstance:
         except EngineError as error:
             self._log.warning("slots_not_pinned", reason=str(error), effect="more CPU a frame")
         runners = engine.runners(runner_count(self.config, engine.spec))
-        for shape in engine.spec.shapes:
+        for shape in engine.spec.shapes[: 1 if engine.spec.lazy else None]:
             for runner in runners:
                 for size in engine.spec.ladder:
                     runner.load([_blank(shape)] * size)

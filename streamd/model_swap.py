@@ -88,9 +88,9 @@ class ModelSwap:
 
     def _needs_restart(self, model: ModelInfo, config: ModelConfig) -> str | None:
         """Why the pictures in the slots would not fit `model`; None where they do."""
-        before = self._layout.model.shape
-        if model.shape != before:
-            return f"its input is {model.shape}, not {before}: restart the service for it"
+        before = self._layout.model
+        if model.shapes != before.shapes:
+            return f"its input is {model.shape}, not {before.shape}: restart the service for it"
         if config.resample != self._layout.config.model.resample:
             return "model.resample: restart the service for it"
         return None

@@ -54,12 +54,13 @@ class Capture:
 class SlotRing:
     """A camera's share of the pool, as its writer needs it.
 
-    `on_ready` wakes the inference worker.
+    A picture takes the one of `shapes` that suits its aspect. `on_ready` wakes the inference
+    worker.
     """
 
     pool: SlotPool
     ring: Ring
-    shape: InputShape
+    shapes: tuple[InputShape, ...]
     on_ready: Callable[[], None]
     space: "Space"
 
@@ -130,6 +131,13 @@ class SlotWriter:
             self._ledger.add(self._camera, "captured", damaged)
             self._ledger.add(self._camera, "decode_error", damaged)
 
+    def count_skipped(self, now_ns: int) -> None:
+        """Books a frame that the rate cap would drop, and that is not even decoded."""
+        self._seq += 1
+        self._ledger.add(self._camera, "captured")
+        self._ledger.set(self._camera, "last_frame_ns", now_ns)
+        self._ledger.add(self._camera, "rate_capped")
+
     def write(self, frame: DecodedFrame, capture: Capture, work_ns: int) -> bool:
         """Takes one frame to its outcome. False if the worker was stopped while it waited."""
         seq, self._seq = self._seq, self._seq + 1
@@ -181,7 +189,7 @@ class SlotWriter:
         width, height = display_size(frame.image)
         box = self._box
         if box is None or (box.width, box.height) != (width, height):
-            box = self._box = Letterbox.fit(width, height, self._slots.shape)
+            box = self._box = Letterbox.best(width, height, self._slots.shapes)
         image = self._slots.pool.image(slot, box.shape)
         if self._painted.get(slot) != box:
             box.paint_padding(image)

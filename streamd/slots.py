@@ -12,6 +12,7 @@ Stores of aligned 8-byte words are whole, and x86-64 keeps their order; docs/arc
 what that means for other machines.
 """
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate
@@ -39,6 +40,26 @@ class InputShape:
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width}"
+
+
+# Width to height of pictures, the likeliest of a camera first.
+_ASPECTS = ((16, 9), (4, 3), (1, 1), (9, 16))
+
+
+def aspect_shapes(square: InputShape, stride: int) -> tuple[InputShape, ...]:
+    """Inputs with the long side of `square`, one for each aspect that cameras have.
+
+    A 16:9 picture in a square wastes two fifths of the model's work on padding. Sides are multiples
+    of `stride`. None where the input is no square to begin with: it is somebody's choice.
+    """
+    side = square.width
+    if square.height != side:
+        return ()
+    shapes: dict[InputShape, None] = {}
+    for width, height in _ASPECTS:
+        short = math.ceil(side * min(width, height) / max(width, height) / stride) * stride
+        shapes[InputShape(short, side) if width > height else InputShape(side, short)] = None
+    return tuple(shapes)
 
 
 @dataclass(frozen=True, slots=True)

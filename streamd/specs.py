@@ -30,7 +30,7 @@ class CameraAssignment:
     config: CameraConfig
     index: int
     ring: Ring
-    shape: InputShape
+    shapes: tuple[InputShape, ...]
     session: int
     reader: int
     channels: int

@@ -61,7 +61,8 @@ class ModelConfig(Section):
     cache: str = Field("engines", min_length=1, description="folder that keeps built engines")
     imgsz: ImageSize = Field(
         "auto",
-        description="input size in pixels: auto (the model's own), N for N x N, or [height, width]",
+        description="input size in pixels: auto (the model's own, narrower for pictures that are "
+        "not square), N for N x N, or [height, width]",
     )
     batch_size: int = Field(8, ge=1, le=256, description="largest batch, in frames")
     max_wait_ms: Literal["auto"] | Annotated[float, Field(ge=0, le=10_000)] = Field(

@@ -18,7 +18,8 @@ CANDIDATES = 300
 class ModelInfo:
     """What a model file says of itself.
 
-    `labels` by class id; `shape` is its own input size; `dynamic` says whether others are possible.
+    `labels` by class id; `shape` is its input size; `dynamic` says whether others are possible.
+    `aspects` are its sizes where each picture gets the one of its aspect, the likeliest first.
     `end_to_end` models give final boxes: they need no NMS. `ladder` has the batch sizes that it is
     bound to; None where any can be built. `stamp` tells one state of the file from another: its
     time of change in nanoseconds and its size in bytes.
@@ -33,13 +34,20 @@ class ModelInfo:
     end_to_end: bool
     ladder: tuple[int, ...] | None = None
     stamp: tuple[int, int] = (0, 0)
+    aspects: tuple[InputShape, ...] = ()
+
+    @property
+    def shapes(self) -> tuple[InputShape, ...]:
+        """All its input sizes; none is larger than `shape` in any direction."""
+        return self.aspects or (self.shape,)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     """A loaded engine: what it runs on, and the batch sizes and shapes that it takes.
 
-    `streams` batches make the device busy; fewer in flight would leave some of it idle.
+    `streams` batches make the device busy; fewer in flight would leave some of it idle. Of a `lazy`
+    engine the first shape is ready, each other one from its first batch on.
     """
 
     backend: str
@@ -48,6 +56,7 @@ class EngineSpec:
     shapes: tuple[InputShape, ...]
     ladder: tuple[int, ...]
     streams: int = 1
+    lazy: bool = False
 
 
 class Runner(Protocol):

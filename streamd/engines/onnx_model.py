@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from streamd.engines.contract import ModelInfo
 from streamd.engines.onnx_batch import fixed_batch, with_free_batch
 from streamd.errors import ModelError
-from streamd.slots import InputShape
+from streamd.slots import InputShape, aspect_shapes
 
 _OLDEST_OPSET = 13
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
@@ -55,6 +55,7 @@ def inspect_model(path: str, imgsz: str | int | tuple[int, int] = "auto") -> Mod
     own = _own_shape(model, metadata, path)
     stride = _stride(metadata, path)
     dynamic = not all(_input_sides(model))
+    adapts = imgsz == "auto" and dynamic
     return ModelInfo(
         path=path,
         name=Path(path).stem,
@@ -64,6 +65,7 @@ def inspect_model(path: str, imgsz: str | int | tuple[int, int] = "auto") -> Mod
         dynamic=dynamic,
         ladder=_bound_ladder(model),
         end_to_end=head is not Head.RAW,
+        aspects=aspect_shapes(own, stride) if adapts else (),
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -92,17 +93,16 @@ class OpenVinoBackend:
             int(built.settings["streams"]),
         )
         spec = EngineSpec(
-            self.name, setting.device, built.precision, order.shapes, order.ladder, setting.streams
+            self.name,
+            setting.device,
+            built.precision,
+            order.shapes,
+            order.ladder,
+            setting.streams,
+            lazy=True,
         )
-        networks = {}
-        try:
-            for shape, batch in product(order.shapes, order.ladder):
-                blob = io.BytesIO(_file(folder, shape, batch).read_bytes())
-                networks[shape, batch] = self._core.import_model(
-                    blob, setting.device, _properties(setting)
-                )
-        except (RuntimeError, OSError) as error:
-            raise _failure(f"{folder}: OpenVINO cannot load it", error) from None
+        networks = _Networks(self._core, setting, spec, folder)
+        networks.of(order.shapes[0])
         return OpenVinoEngine(networks, spec)
 
     def _devices(self) -> list[str]:
@@ -162,12 +162,48 @@ class OpenVinoBackend:
         return network
 
 
+class _Networks:
+    """The compiled networks by batch size, of each shape from its first use on.
+
+    A shape costs a third of a second and a hundred megabytes or more, and few fleets have all. The
+    files are open from the start, so that they can be loaded also after they were removed.
+    """
+
+    def __init__(self, core: ov.Core, setting: _Setting, spec: EngineSpec, folder: Path) -> None:
+        self._core = core
+        self._setting = setting
+        self._ladder = spec.ladder
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._loaded: dict[InputShape, dict[int, ov.CompiledModel]] = {}
+        try:
+            self._files = {
+                (shape, batch): _file(folder, shape, batch).open("rb")
+                for shape, batch in product(spec.shapes, spec.ladder)
+            }
+        except OSError as error:
+            raise _failure(f"{folder}: OpenVINO cannot load it", error) from None
+
+    def of(self, shape: InputShape) -> dict[int, ov.CompiledModel]:
+        """Those of `shape`; any thread may ask. Raises EngineError."""
+        with self._lock:
+            if shape not in self._loaded:
+                self._loaded[shape] = {batch: self._load(shape, batch) for batch in self._ladder}
+            return self._loaded[shape]
+
+    def _load(self, shape: InputShape, batch: int) -> ov.CompiledModel:
+        try:
+            with self._files.pop((shape, batch)) as file:
+                blob = io.BytesIO(file.read())
+            return self._core.import_model(blob, self._setting.device, _properties(self._setting))
+        except (RuntimeError, OSError) as error:
+            raise _failure(f"{self._folder}: OpenVINO cannot load it", error) from None
+
+
 class OpenVinoEngine:
     """The compiled networks, by shape and batch size."""
 
-    def __init__(
-        self, networks: dict[tuple[InputShape, int], ov.CompiledModel], spec: EngineSpec
-    ) -> None:
+    def __init__(self, networks: _Networks, spec: EngineSpec) -> None:
         self._networks = networks
         self.spec = spec
 
@@ -182,13 +218,13 @@ class OpenVinoEngine:
 class OpenVinoRunner:
     """An infer request for each network, with its input tensor allocated once."""
 
-    def __init__(
-        self, networks: dict[tuple[InputShape, int], ov.CompiledModel], spec: EngineSpec
-    ) -> None:
+    def __init__(self, networks: _Networks, spec: EngineSpec) -> None:
+        self._networks = networks
         self._ladder = spec.ladder
-        self._requests = {key: network.create_infer_request() for key, network in networks.items()}
-        self._inputs = {k: request.get_input_tensor().data for k, request in self._requests.items()}
+        self._requests: dict[tuple[InputShape, int], ov.InferRequest] = {}
+        self._inputs: dict[tuple[InputShape, int], NDArray[np.uint8]] = {}
         self._loaded = (spec.shapes[0], spec.ladder[0])
+        self._open(spec.shapes[0])
         self._count = 0
 
     def load(self, images: Sequence[NDArray[np.uint8]]) -> None:
@@ -196,6 +232,8 @@ class OpenVinoRunner:
         self._count = len(images)
         height, width, _ = images[0].shape
         self._loaded = (InputShape(height, width), rung(self._ladder, self._count))
+        if self._loaded not in self._requests:
+            self._open(self._loaded[0])
         for row, image in zip(self._inputs[self._loaded], images, strict=False):
             row[...] = image
 
@@ -208,6 +246,11 @@ class OpenVinoRunner:
             raise _failure("OpenVINO failed", error) from None
         candidates: NDArray[np.float32] = request.get_output_tensor().data[: self._count].copy()
         return candidates
+
+    def _open(self, shape: InputShape) -> None:
+        for batch, network in self._networks.of(shape).items():
+            request = self._requests[shape, batch] = network.create_infer_request()
+            self._inputs[shape, batch] = request.get_input_tensor().data
 
 
 def _properties(setting: _Setting) -> dict[str, Any]:

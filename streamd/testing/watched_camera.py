@@ -49,11 +49,15 @@ class _Writer(SlotWriter):
     def __init__(self, look: Callable[[av.VideoFrame], None]) -> None:
         self.frames: list[SeenFrame] = []
         self.damaged = 0
+        self.skipped = 0
         self._look = look
 
     # The arguments are those of SlotWriter.
     def count_decoding(self, cpu_ns: int, damaged: int) -> None:  # noqa: ARG002
         self.damaged += damaged
+
+    def count_skipped(self, now_ns: int) -> None:  # noqa: ARG002
+        self.skipped += 1
 
     def write(self, frame: DecodedFrame, capture: Capture, work_ns: int) -> bool:  # noqa: ARG002
         self._look(frame.image)
@@ -82,6 +86,7 @@ class WatchedCamera:
         self._camera = Camera(
             CameraPlan(
                 config.id,
+                fps=None if config.fps == "all" else config.fps,
                 stall_timeout_s=config.stall_timeout_s,
                 max_clock_offset_s=config.max_clock_offset_s,
                 loop=False,
@@ -106,6 +111,11 @@ class WatchedCamera:
     def damaged(self) -> int:
         """How many frames were damaged so far."""
         return self._writer.damaged
+
+    @property
+    def skipped(self) -> int:
+        """Packets that were not decoded, as nobody asked for so many frames."""
+        return self._writer.skipped
 
     def said(self, state: CameraState, since_s: float = 0.0) -> list[SeenReport]:
         """The reports of `state` since the monotonic time `since_s`."""

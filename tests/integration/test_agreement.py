@@ -41,10 +41,25 @@ def head_of(video: Path, path: Path) -> Path:
 
 @pytest.mark.assets
 @pytest.mark.parametrize(
-    ("settings", "bar"), [("", 0.99), ("precision: fp32, resample: exact", 0.999)]
+    ("settings", "expectation", "bar"),
+    [
+        ("imgsz: auto", "pedestrians.rect.json.gz", 0.99),
+        ("imgsz: 640", "pedestrians.json.gz", 0.99),
+        pytest.param(
+            "imgsz: 640, precision: fp32, resample: exact",
+            "pedestrians.json.gz",
+            0.999,
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_the_daemon_agrees_with_ultralytics(
-    daemon: DaemonFactory, assets: Path, tmp_path: Path, settings: str, bar: float
+    daemon: DaemonFactory,
+    assets: Path,
+    tmp_path: Path,
+    settings: str,
+    expectation: str,
+    bar: float,
 ) -> None:
     video = head_of(assets / "videos" / "pedestrians.mp4", tmp_path / "pedestrians.mp4")
     model = assets / "models" / "yolov8n_coco.onnx"
@@ -57,7 +72,7 @@ def test_the_daemon_agrees_with_ultralytics(
     events = running.events()
     assert [event.seq for event in events] == list(range(len(events)))
     assert len(events) >= FRAMES
-    expected = expected_frames(assets / "expected" / "pedestrians.json.gz")
+    expected = expected_frames(assets / "expected" / expectation)
     found = [event.data.objects for event in events[:FRAMES]]
     result = agreement(found, expected, confidence=CONFIDENCE)
     assert result.compared > 1000

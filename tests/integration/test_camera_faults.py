@@ -305,3 +305,17 @@ def test_a_link_that_goes_down_is_noticed(clip: Clip) -> None:
         noticed_s, back_s = noticed_and_back(url, cut)
     assert 0.9 <= noticed_s < 1.0 + LATE_S
     assert back_s < 1.0 + 0.4 + OPENING_S
+
+
+def test_of_a_camera_that_is_asked_for_one_frame_a_second_only_keyframes_are_decoded(
+    rtsp_server: RtspServer, clip: Clip
+) -> None:
+    mount = rtsp_server.mount("/gate", clip.path)  # 15 fps, a keyframe every second
+    with WatchedCamera(mount.url, fps=1) as camera:
+        eventually(lambda: camera.skipped > 30, 20, "packets are skipped")
+        began = len(camera.frames)
+        camera.wait_frames(began + 2)
+        frames = camera.frames[began:]
+    assert all(0.5 < later.at_s - sooner.at_s < 1.5 for sooner, later in pairwise(frames)), (
+        "one a second"
+    )

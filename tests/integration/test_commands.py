@@ -96,3 +96,20 @@ def test_the_demo_sees_what_it_draws() -> None:
     assert float(found[1]) >= 0.9
     assert float(found[2]) >= 0.9
     assert "from 4 cameras" in done.stdout
+
+
+def test_bench_says_how_many_cameras_fit() -> None:
+    options = ("--camera", "360p10", "--fps", "5", "--max-cameras", "1", "--seconds", "2")
+    code, out, _ = streamd("bench", *options, "--target-latency-ms", "60000", "--json")
+    found = json.loads(out)
+    (trial,) = found["trials"]
+    # Other tests run beside it, and may well cost it some frames.
+    assert code == (0 if trial["meets"] else 1)
+    assert "of 360p10 at 5 fps" in found["answer"]
+    assert trial["fps"] > 3
+    assert 0 < trial["p50_ms"] <= trial["p99_ms"] < 60_000
+    assert all(0 <= share <= 1 for share in trial["cpu"].values())
+    assert trial["cpu"]["infer"] > 0
+    assert trial["cpu"]["decode"] > 0
+    code, _, errors = streamd("bench", "--camera", "big")
+    assert (code, len(errors)) == (2, 1)

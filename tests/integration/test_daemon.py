@@ -52,6 +52,29 @@ def test_the_shipped_model_sees_what_was_drawn(daemon: DaemonFactory, clip: Clip
     assert score.recall >= 0.9
 
 
+def test_cameras_of_every_aspect_are_seen_rightly_side_by_side(
+    daemon: DaemonFactory, tmp_path: Path
+) -> None:
+    sizes = {"wide": (640, 360), "old": (640, 480), "square": (480, 480), "upright": (360, 640)}
+    clips = {
+        name: write_clip(tmp_path / f"{name}.mp4", Scene(2, width, height), 2.0)
+        for name, (width, height) in sizes.items()
+    }
+    cameras = "".join(f"  - {{id: {name}, url: {c.path}}}\n" for name, c in clips.items())
+    running = daemon(
+        f"model: {{confidence: 0.4}}\npublish: all\ncameras:\n{cameras}", "--until-done"
+    )
+    assert running.wait() == 0
+    engine = running.wait_for_log("engine_ready")
+    assert engine["shapes"] == ["192x320", "256x320", "320x320", "320x192"]
+    for name, clip in clips.items():
+        score = Score()
+        for event in running.events(name):
+            score.add(event, clip)
+        assert score.frames == len(clip.truth), name
+        assert min(score.precision, score.recall) >= 0.8, name  # as much as at 320x320
+
+
 def test_classes_and_fps_of_a_camera_are_kept(daemon: DaemonFactory, clip: Clip) -> None:
     label = clip.truth[0][0].label
     running = daemon(

@@ -45,7 +45,7 @@ def test_what_was_built_is_told_proved_and_listed(built: tuple[Path, dict[str, A
     assert (result["precision"], result["ladder"], result["shapes"]) == (
         "fp32",
         [1, 2],
-        ["320x320"],
+        ["192x320", "256x320", "320x320", "320x192"],
     )
     assert result["agreement"] >= 0.99
     assert result["proof"]["compared"] > 100
@@ -119,7 +119,17 @@ def test_prune_removes_what_does_not_fit_and_what_was_not_finished(
 
 def test_a_build_that_is_killed_leaves_the_cache_whole(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamd", "build", SHAPES, "--output", str(tmp_path)],
+        [
+            sys.executable,
+            "-m",
+            "streamd",
+            "build",
+            SHAPES,
+            "--imgsz",
+            "320",
+            "--output",
+            str(tmp_path),
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -132,13 +142,14 @@ def test_a_build_that_is_killed_leaves_the_cache_whole(tmp_path: Path) -> None:
     last = errors.splitlines()[-1]
     assert last == f"{SHAPES}: the process that built the engine was ended by SIGKILL"
     assert json.loads(streamd("engines", "--cache", str(tmp_path), "--json")[1]) == []
-    assert streamd("build", SHAPES, "--output", str(tmp_path), "--batch-size", "1")[0] == 0
+    options = ("--imgsz", "320", "--output", str(tmp_path), "--batch-size", "1")
+    assert streamd("build", SHAPES, *options)[0] == 0
     streamd("engines", "--cache", str(tmp_path), "--prune")
     assert len(files_of(tmp_path)) == 1
 
 
 def test_two_at_once_build_once(tmp_path: Path) -> None:
-    options = ("--output", str(tmp_path), "--batch-size", "1", "--json")
+    options = ("--imgsz", "320", "--output", str(tmp_path), "--batch-size", "1", "--json")
     results: list[str] = []
     threads = [
         threading.Thread(target=lambda: results.append(streamd("build", SHAPES, *options)[1]))
@@ -174,7 +185,8 @@ def test_the_daemon_builds_once_and_says_why_it_builds_again(
 ) -> None:
     def run(batch_size: int) -> Any:
         running = daemon(
-            f"model: {{cache: {tmp_path}/cache, batch_size: {batch_size}, precision: fp32}}\n"
+            f"model: {{cache: {tmp_path}/cache, batch_size: {batch_size}, imgsz: 320, "
+            "precision: fp32}\n"
             f"cameras: [{{id: a, url: {clip.path}}}]",
             "--until-done",
         )
@@ -195,7 +207,7 @@ def test_a_cache_that_cannot_be_written_costs_the_build_only(
 ) -> None:
     (tmp_path / "file").write_text("")
     running = daemon(
-        f"model: {{cache: {tmp_path}/file, batch_size: 1, precision: fp32}}\n"
+        f"model: {{cache: {tmp_path}/file, batch_size: 1, imgsz: 320, precision: fp32}}\n"
         f"cameras: [{{id: a, url: {clip.path}}}]",
         "--until-done",
     )

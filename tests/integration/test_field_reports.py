@@ -76,7 +76,8 @@ def test_results_do_not_get_older_and_older_under_overload(
     then = len(running.events())
     events = running.wait_events(then + 120)[then:]
     ages_ms = [event.data.latency_ms.total for event in events]
-    assert median(ages_ms[-40:]) < 1.5 * median(ages_ms[:40])
+    # With a queue the last would be seconds older than the first.
+    assert median(ages_ms[-40:]) < 3 * median(ages_ms[:40])
 
 
 def test_redis_holds_references_and_a_bounded_number_of_them(

@@ -209,9 +209,9 @@ def with_labels(source: Path, target: Path, labels: list[str]) -> Path:
 
 
 def with_model(path: Path, *lines: str, more: str = "") -> str:
-    return f"publish: all\nmodel: {{path: {path}{more}}}\n" + cameras(*lines).removeprefix(
-        "publish: all\n"
-    )
+    return f"publish: all\nmodel: {{path: {path}, batch_size: 2{more}}}\n" + cameras(
+        *lines
+    ).removeprefix("publish: all\n")
 
 
 def test_a_new_model_takes_over_between_two_batches_and_no_frame_is_lost(
@@ -221,13 +221,14 @@ def test_a_new_model_takes_over_between_two_batches_and_no_frame_is_lost(
     shutil.copy(SHIPPED, first)
     with_labels(SHIPPED, second, [f"new-{label}" for label in names(SHIPPED)])
     file = f"url: {clip.path}, loop: true"
-    running = daemon(with_model(first, f"id: a, {file}", f"id: b, {file}, paced: true"))
+    both, small = (f"id: a, {file}", f"id: b, {file}, paced: true"), ", imgsz: 320, precision: fp32"
+    running = daemon(with_model(first, *both, more=small))
     running.wait_ready()
     running.wait_events(20, "b")
     workers = {child.pid for child in running.children()}
 
     wanted = f"id: c, {file}, paced: true, classes: [new-{names(SHIPPED)[0]}]"
-    rewrite(running, with_model(second, f"id: a, {file}", f"id: b, {file}, paced: true", wanted))
+    rewrite(running, with_model(second, *both, wanted, more=small))
     assert running.wait_for_log("reloaded")["started"] == ["c"]
     running.wait_for_log("model_swapped", model=str(second))
     running.wait_events(len(running.events("b")) + 20, "b")

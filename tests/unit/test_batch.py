@@ -130,9 +130,12 @@ class Simulation:
         self.sent.append(Sent(frames, newest))
         self.lineup.remove(frames, self.now_ns)
         served = {frame.meta.camera for frame in frames}
-        left = {queue[0].meta.camera for queue in self.lineup.ready}
-        for camera in list(self.waiting_since_ns):
+        left = {queue[0].meta.camera: queue[0].meta.shape for queue in self.lineup.ready}
+        for camera, since_ns in list(self.waiting_since_ns.items()):
             if camera not in served:
+                overdue = self.now_ns - since_ns >= self.policy.max_wait_ns
+                if left[camera] != frames[0].meta.shape and not overdue:
+                    continue  # it waits for more of its shape
                 self.passed_over[camera] += 1
                 self.most_passed_over = max(self.most_passed_over, self.passed_over[camera])
                 continue
@@ -237,33 +240,57 @@ def queue_of(camera: int, count: int = 1, since_ns: int = 0, **meta: Any) -> lis
 def test_every_camera_gets_a_frame_before_a_flooding_file_gets_a_second() -> None:
     flood = queue_of(0, count=9, lossless=True)
     late = [queue_of(camera, since_ns=camera) for camera in (1, 2)]
-    decision = collect_batch([flood, *late], 10, BatchPolicy(4, 0), active_cameras=3)
+    decision = collect_batch([flood, *late], 10, BatchPolicy(4, 0), active_cameras={SQUARE: 3})
     assert [frame.meta.camera for frame in decision.frames] == [0, 1, 2, 0]
 
 
 def test_a_batch_leaves_at_once_when_every_active_camera_is_in_it() -> None:
     ready = [queue_of(0), queue_of(1)]
-    decision = collect_batch(ready, 0, BatchPolicy(8, 50 * MS), active_cameras=2)
+    decision = collect_batch(ready, 0, BatchPolicy(8, 50 * MS), active_cameras={SQUARE: 2})
     assert len(decision.frames) == 2
 
 
 def test_a_partial_batch_is_held_until_its_oldest_frame_has_waited_max_wait() -> None:
     ready = [queue_of(0, since_ns=7 * MS), queue_of(1, since_ns=3 * MS)]
     policy = BatchPolicy(8, 50 * MS)
-    held = collect_batch(ready, 52 * MS, policy, active_cameras=3)
+    held = collect_batch(ready, 52 * MS, policy, active_cameras={SQUARE: 3})
     assert held == Decision(wake_at_ns=53 * MS)
-    assert len(collect_batch(ready, 53 * MS, policy, active_cameras=3).frames) == 2
+    assert len(collect_batch(ready, 53 * MS, policy, active_cameras={SQUARE: 3}).frames) == 2
+
+
+def test_a_batch_does_not_wait_for_cameras_of_another_shape() -> None:
+    ready = [queue_of(0), queue_of(1, shape=WIDE)]
+    active = {SQUARE: 1, WIDE: 3}
+    decision = collect_batch(ready, 0, BatchPolicy(8, 50 * MS), active)
+    assert [frame.meta.camera for frame in decision.frames] == [0]
+
+
+def test_a_shape_that_waits_for_more_does_not_hold_up_a_full_batch_of_another() -> None:
+    older, full = queue_of(0), queue_of(1, count=2, since_ns=MS, lossless=True, shape=WIDE)
+    active = {SQUARE: 2, WIDE: 1}
+    policy = BatchPolicy(2, 50 * MS)
+    first = collect_batch([older, full], 2 * MS, policy, active)
+    assert [frame.meta.camera for frame in first.frames] == [1, 1]
+    assert collect_batch([older], 2 * MS, policy, active) == Decision(wake_at_ns=50 * MS)
+
+
+def test_a_shape_whose_time_has_come_goes_before_a_full_batch_that_came_later() -> None:
+    older, full = queue_of(0), queue_of(1, count=9, since_ns=MS, lossless=True, shape=WIDE)
+    decision = collect_batch([older, full], 50 * MS, BatchPolicy(2, 50 * MS), {SQUARE: 2, WIDE: 1})
+    assert [frame.meta.camera for frame in decision.frames] == [0]
 
 
 def test_with_nothing_ready_there_is_nothing_to_wake_for() -> None:
-    assert collect_batch([], 0, BatchPolicy(8, 0), active_cameras=3) == Decision()
+    assert collect_batch([], 0, BatchPolicy(8, 0), active_cameras={SQUARE: 3}) == Decision()
 
 
 def test_a_replaced_frame_keeps_its_place_so_that_replacing_does_not_postpone_the_batch() -> None:
     lineup = Lineup()
     for seq in range(12):
         lineup.admit(seq, frame_meta(seq=seq, ready_ns=seq * 5 * MS))
-    decision = collect_batch(lineup.ready, 55 * MS, BatchPolicy(8, 50 * MS), active_cameras=2)
+    decision = collect_batch(
+        lineup.ready, 55 * MS, BatchPolicy(8, 50 * MS), active_cameras={SQUARE: 2}
+    )
     assert [frame.meta.seq for frame in decision.frames] == [11]
 
 
@@ -271,8 +298,8 @@ def test_a_camera_that_delivered_nothing_for_two_seconds_is_not_waited_for() -> 
     lineup = Lineup()
     lineup.admit(0, frame_meta(camera=0, ready_ns=0))
     lineup.admit(1, frame_meta(camera=1, ready_ns=IDLE_AFTER_NS))
-    assert lineup.active_cameras(IDLE_AFTER_NS - 1) == 2
-    assert lineup.active_cameras(IDLE_AFTER_NS) == 1
+    assert lineup.active_cameras(IDLE_AFTER_NS - 1) == {SQUARE: 2}
+    assert lineup.active_cameras(IDLE_AFTER_NS) == {SQUARE: 1}
 
 
 def test_a_frame_can_only_be_removed_in_its_turn() -> None:

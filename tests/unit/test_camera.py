@@ -147,7 +147,7 @@ class Rig:
         self.writer = FakeWriter()
         self.reports: list[CameraReport] = []
         self.camera = Camera(
-            CameraPlan("gate", 10.0, 1800.0, loop=loop, paced=paced, give_up=give_up),
+            CameraPlan("gate", None, 10.0, 1800.0, loop=loop, paced=paced, give_up=give_up),
             source=self.source,
             accelerator=accelerator or Accelerator(),
             writer=self.writer,

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
 import pytest
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from streamd.decoder import Decoded, DecodedFrame, Decoder
 
@@ -136,3 +137,36 @@ def test_a_sloppy_camera_is_refused_by_a_strict_decoder_only(clips: dict[str, Pa
     assert not frames_of(iter(strict))[0]
     lenient, _ = frames_of(decoded(clips["mjpeg"], damage=everything, strict=False))
     assert len(lenient) == FRAMES
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_what_was_skipped_is_made_up_for_where_it_is_needed(
+    clips: dict[str, Path], codec: str
+) -> None:
+    with av.open(str(clips[codec])) as container:
+        stream = container.streams.video[0]
+        whole = [frame.to_ndarray() for frame in container.decode(stream)]
+    found: dict[float | None, NDArray[Any]] = {}
+    with av.open(str(clips[codec])) as container:
+        stream = container.streams.video[0]
+        decoder = Decoder(stream, FakeClock())
+        for number, packet in enumerate(container.demux(stream)):
+            if packet.size and not packet.is_keyframe and number not in (5, 6):
+                decoder.skip(packet)
+                continue
+            for frame in decoder.decode(packet).frames:
+                found[frame.pts_s] = frame.image.to_ndarray()
+    assert not decoder.delays
+    assert list(found) == pytest.approx([0.0, 0.5, 0.6, 0.8, 1.6])
+    for pts_s, image in found.items():
+        assert pts_s is not None
+        assert np.array_equal(image, whole[round(10 * pts_s)])
+
+
+def test_a_decoder_that_reorders_says_so(clips: dict[str, Path]) -> None:
+    with av.open(str(clips["reordered"])) as container:
+        stream = container.streams.video[0]
+        decoder = Decoder(stream, FakeClock())
+        for packet in container.demux(stream):
+            decoder.decode(packet)
+        assert decoder.delays

@@ -81,7 +81,7 @@ class Service:
         self.media_s = 0.0
 
     def new_writer(self, camera: int) -> SlotWriter:
-        slots = SlotRing(self.pool, RINGS[camera], SQUARE, lambda: None, Space())
+        slots = SlotRing(self.pool, RINGS[camera], (SQUARE,), lambda: None, Space())
         return SlotWriter(
             camera=camera, session=1, slots=slots, ledger=self.ledger, scaler=FlatScaler(), fps=FPS
         )
@@ -107,7 +107,7 @@ class Service:
                 self.ledger.add(meta.camera, "superseded")
 
     def infer(self, _: int) -> None:
-        frames = collect_batch(self.lineup.ready, 0, BatchPolicy(2, 0), 0).frames
+        frames = collect_batch(self.lineup.ready, 0, BatchPolicy(2, 0), {}).frames
         self.lineup.remove(frames, 0)
         self.inferring.append(frames)
         for frame in frames:

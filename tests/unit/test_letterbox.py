@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from streamd.letterbox import PAD_VALUE, FastScaler, Letterbox, Scaler, display_size
 from streamd.letterbox_exact import ExactScaler
-from streamd.slots import InputShape
+from streamd.slots import InputShape, aspect_shapes
 
 SCALERS = [FastScaler, ExactScaler]
 BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)
@@ -36,6 +36,33 @@ def placed_by_ultralytics(
     top, bottom = round(dh - 0.1), round(dh + 0.1)
     left, right = round(dw - 0.1), round(dw + 0.1)
     return unpadded, (top, bottom, left, right)
+
+
+@pytest.mark.parametrize(
+    ("size", "best"),
+    [
+        ((1920, 1080), (384, 640)),
+        ((3840, 1080), (384, 640)),
+        ((1280, 800), (480, 640)),
+        ((704, 576), (640, 640)),
+        ((640, 480), (480, 640)),
+        ((2048, 2048), (640, 640)),
+        ((1080, 1920), (640, 384)),
+        ((480, 640), (640, 640)),
+    ],
+)
+def test_a_picture_takes_the_smallest_input_that_costs_it_no_detail(
+    size: tuple[int, int], best: tuple[int, int]
+) -> None:
+    assert Letterbox.best(*size, aspect_shapes(InputShape(640, 640), 32)).shape == InputShape(*best)
+
+
+@given(sides, sides)
+@settings(max_examples=200, deadline=None)
+def test_no_detail_is_lost_to_a_narrower_input(width: int, height: int) -> None:
+    square = InputShape(640, 640)
+    best = Letterbox.best(width, height, aspect_shapes(square, 32))
+    assert best.scale == Letterbox.fit(width, height, square).scale
 
 
 @given(sides, sides, shapes)

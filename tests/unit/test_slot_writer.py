@@ -52,7 +52,7 @@ class Rig:
         self.writer = SlotWriter(
             camera=1,
             session=1_763_800_000,
-            slots=SlotRing(self.pool, RING, SQUARE, self.ring_bell, self.space),
+            slots=SlotRing(self.pool, RING, (SQUARE,), self.ring_bell, self.space),
             ledger=self.ledger,
             scaler=self.scaler,
             fps=fps,

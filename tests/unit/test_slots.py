@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamd.memory import PAGE, Doorbell, SharedBlock
-from streamd.slots import InputShape, Ring, SlotPool, lay_out_rings
+from streamd.slots import InputShape, Ring, SlotPool, aspect_shapes, lay_out_rings
 
 from .fakes import SQUARE, WIDE, frame_meta
 
@@ -16,6 +16,25 @@ RINGS = lay_out_rings([2, 1, 3])
 
 def everything(pool: SlotPool) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     return np.ones(pool.count, np.bool_)
+
+
+@pytest.mark.parametrize(
+    ("side", "stride", "shapes"),
+    [
+        (640, 32, ["384x640", "480x640", "640x640", "640x384"]),
+        (1280, 64, ["768x1280", "960x1280", "1280x1280", "1280x768"]),
+        (320, 32, ["192x320", "256x320", "320x320", "320x192"]),
+        (64, 64, ["64x64"]),
+    ],
+)
+def test_a_square_input_has_narrower_ones_for_other_aspects(
+    side: int, stride: int, shapes: list[str]
+) -> None:
+    assert [str(s) for s in aspect_shapes(InputShape(side, side), stride)] == shapes
+
+
+def test_an_input_that_is_no_square_stays_alone() -> None:
+    assert aspect_shapes(InputShape(480, 640), 32) == ()
 
 
 class Model:

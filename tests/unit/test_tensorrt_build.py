@@ -51,7 +51,8 @@ def order_of(
     path: str, shapes: tuple[InputShape, ...] | None = None, **settings: Any
 ) -> EngineOrder:
     config = ModelConfig.model_validate({"path": path, **settings})
-    return order_for(inspect_model(path), config, shapes)
+    model = inspect_model(path)
+    return order_for(model, config, shapes or (model.shape,))
 
 
 def network_of(graph: bytes) -> tuple[Any, Any]:

@@ -1,0 +1,105 @@
+"""Files at full speed against the limit that their parts set.
+
+    python -m bench.limit --model yolov8n.onnx
+
+Each part is measured alone, in one process with nothing else to do: decoding and scaling in CPU
+seconds a frame, the engine with all its runners busy. All of them have to share the cores, so no
+daemon can be faster than cores / (decode + scale + infer). Parts and daemon take turns; the ratio
+is that of each round, and medians are printed.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+import av
+import numpy as np
+
+from bench.daemon import SIZE, cameras, daemon_run, engine_alone, make_clips
+from streamd.clock import SystemClock
+from streamd.config import ModelConfig
+from streamd.decoder import Decoder
+from streamd.engines import inspect_model
+from streamd.letterbox import FastScaler, Letterbox
+from streamd.slots import InputShape
+from streamd.testing.redis_server import RedisServer
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """CPU seconds a frame."""
+
+    decode_s: float
+    scale_s: float
+    infer_s: float
+
+    @property
+    def limit_fps(self) -> float:
+        """What the cores could do at best."""
+        return (os.cpu_count() or 1) / (self.decode_s + self.scale_s + self.infer_s)
+
+
+def main() -> None:
+    """Measures and prints one table."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--model", required=True)
+    options.add_argument("--imgsz", default="auto", help="as in the configuration")
+    options.add_argument("--batch-size", type=int, default=8)
+    options.add_argument("--seconds", type=float, default=60.0, help="length of each of 4 files")
+    options.add_argument("--rounds", type=int, default=5)
+    asked = options.parse_args()
+    imgsz = asked.imgsz if asked.imgsz == "auto" else int(asked.imgsz)
+    config = ModelConfig(path=asked.model, batch_size=asked.batch_size, imgsz=imgsz)
+    shape = Letterbox.best(*SIZE, inspect_model(config.path, imgsz).shapes).shape
+    parts, rates = list[Part](), list[float]()
+    with tempfile.TemporaryDirectory(prefix="streamd-bench-") as folder, RedisServer() as server:
+        clips = make_clips(Path(folder) / "clips", asked.seconds)
+        for number in range(1, asked.rounds + 1):
+            with get_context("spawn").Pool(1) as pool:
+                decode_s, scale_s = pool.apply(read_alone, (clips[0], shape))
+            alone = engine_alone(config)
+            parts.append(Part(decode_s, scale_s, alone.cpu_ms / 1000))
+            rates.append(daemon_run(Path(folder), cameras(clips), config, server).fps)
+            print(
+                f"round {number}: limit {parts[-1].limit_fps:.1f} fps, daemon {rates[-1]:.1f} fps, "
+                f"ratio {rates[-1] / parts[-1].limit_fps:.3f}; engine alone {alone.fps:.1f} fps",
+                flush=True,
+            )
+    ratios = [rate / part.limit_fps for rate, part in zip(rates, parts, strict=True)]
+    print(f"\nmedians of {asked.rounds} rounds, 4 files of {SIZE[0]}x{SIZE[1]}, {alone.engine}")
+    print(f"decode   {1000 * median(part.decode_s for part in parts):8.3f} ms of CPU a frame")
+    print(f"scale    {1000 * median(part.scale_s for part in parts):8.3f}")
+    print(f"infer    {1000 * median(part.infer_s for part in parts):8.3f}")
+    print(f"limit    {median(part.limit_fps for part in parts):8.1f} fps")
+    print(f"daemon   {median(rates):8.1f} fps")
+    print(f"ratio    {median(ratios):8.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+
+
+def read_alone(clip: Path, shape: InputShape) -> tuple[float, float]:
+    """CPU seconds a frame of decoding and of scaling, as the daemon does them."""
+    scaler, image = FastScaler(), np.zeros((shape.height, shape.width, 3), np.uint8)
+    box = Letterbox.fit(*SIZE, shape)
+    marks = []
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        decoder = Decoder(stream, SystemClock())
+        for packet in container.demux(stream):
+            began_ns = time.thread_time_ns()
+            frames = decoder.decode(packet).frames
+            decoded_ns = time.thread_time_ns()
+            for frame in frames:
+                box.inner(image)[...] = scaler.scale(frame.image, box)
+            marks.append((began_ns, decoded_ns, time.thread_time_ns()))
+    frames_read = len(marks) - 1
+    decode_ns = sum(decoded - began for began, decoded, _ in marks)
+    scale_ns = sum(done - decoded for _, decoded, done in marks)
+    return decode_ns / frames_read / 1e9, scale_ns / frames_read / 1e9
+
+
+if __name__ == "__main__":
+    main()

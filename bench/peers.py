@@ -1,0 +1,120 @@
+"""The daemon beside ultralytics, on the same videos with the same weights.
+
+    python3 -m venv /tmp/peers && /tmp/peers/bin/pip install ultralytics openvino
+    python -m bench.peers --peer-python /tmp/peers/bin/python --video street.mp4 \\
+        --model yolov8n.onnx --weights yolov8n.pt --weights yolov8n_openvino_model
+
+Sources are copies of one video, read as fast as they can be, over and over; frames are counted for
+some seconds once the first result is there. In each round all take turns. `streams` is ultralytics'
+predictor for many sources (every frame kept), `loop` a capture and a prediction for each camera in
+turns, each with every one of the `--weights`. Without `--imgsz` each picks its own input shape.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+from streamd.capacity.daemon_run import DaemonRun
+from streamd.scrape import FRAMES, scrape
+from streamd.testing.redis_server import RedisServer
+
+_SCRIPT = Path(__file__).with_name("peer_ultralytics.py")
+_READY_WITHIN_S = 600.0
+
+
+def main() -> None:
+    """Measures and prints one table."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--peer-python", required=True, help="of an environment with ultralytics")
+    options.add_argument("--model", required=True, help="for streamd")
+    options.add_argument("--weights", action="append", required=True, help="for ultralytics")
+    options.add_argument("--video", type=Path, required=True)
+    options.add_argument("--imgsz", type=int, default=0, help="N for N x N everywhere")
+    options.add_argument("--sources", type=int, nargs="+", default=[1, 4, 16, 32])
+    options.add_argument("--seconds", type=float, default=15.0)
+    options.add_argument("--rounds", type=int, default=5)
+    asked = options.parse_args()
+    print("| sources | who | frames/s | streamd's ratio: median (least to most) |")
+    print("|---|---|---|---|")
+    for count in asked.sources:
+        rates = compare(asked, count)
+        ours = rates["streamd"]
+        for who, theirs in rates.items():
+            ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+            print(
+                f"| {count} | {who} | {median(theirs):.1f} | {median(ratios):.2f} "
+                f"({min(ratios):.2f} to {max(ratios):.2f}) |",
+                flush=True,
+            )
+
+
+def compare(asked: argparse.Namespace, count: int) -> dict[str, list[float]]:
+    """Frames a second of each, round by round."""
+    rates: dict[str, list[float]] = defaultdict(list)
+    for _ in range(asked.rounds):
+        rates["streamd"].append(daemon_fps(asked, count))
+        for weights in asked.weights:
+            for mode in ("streams", "loop"):
+                rates[f"ultralytics {mode}, {Path(weights).name}"].append(
+                    peer_fps(asked, mode, weights, count)
+                )
+    return rates
+
+
+def peer_fps(asked: argparse.Namespace, mode: str, weights: str, count: int) -> float:
+    """One run of ultralytics. Where it is told no size, it is 640, in the pictures' aspect."""
+    # The predictor for many sources ends with its videos: it gets them often enough.
+    done = subprocess.run(
+        [
+            *(asked.peer_python, str(_SCRIPT), mode, weights, str(asked.imgsz or 640)),
+            *(str(asked.seconds), *[str(asked.video)] * count),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": ""},
+    )
+    if done.returncode:
+        why = (done.stderr.strip() or "failed").splitlines()[-1]
+        raise SystemExit(f"ultralytics {mode}: {why}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return float(found["frames"]) / float(found["seconds"])
+
+
+def daemon_fps(asked: argparse.Namespace, count: int) -> float:
+    """One run of the daemon."""
+    with (
+        tempfile.TemporaryDirectory(prefix="streamd-bench-") as folder,
+        RedisServer() as server,
+        DaemonRun(Path(folder), settings(asked, count, server.url)) as daemon,
+    ):
+        daemon.wait_for("ready", _READY_WITHIN_S)
+        daemon.wait_until(
+            lambda: scrape(daemon.http).get(FRAMES, 0) > 2 * count, 60, "infer the first frames"
+        )
+        before, began_s = scrape(daemon.http)[FRAMES], time.monotonic()
+        time.sleep(asked.seconds)
+        return (scrape(daemon.http)[FRAMES] - before) / (time.monotonic() - began_s)
+
+
+def settings(asked: argparse.Namespace, count: int, redis_url: str) -> dict[str, object]:
+    """All as it comes, but for the sources."""
+    video = str(asked.video.absolute())
+    return {
+        "redis": {"url": redis_url, "spool": {"path": None}},
+        "http": {"port": 0},
+        "log": {"format": "json"},
+        "model": {"path": asked.model, "imgsz": asked.imgsz or "auto"},
+        "publish": "all",
+        "cameras": [{"id": f"c{n}", "url": video, "loop": True} for n in range(count)],
+    }
+
+
+if __name__ == "__main__":
+    main()

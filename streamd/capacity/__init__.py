@@ -1,0 +1,1 @@
+"""How many cameras fit on this machine: simulated ones, more and more, until a target breaks."""

@@ -1,0 +1,47 @@
+"""Packets that need no decoding."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamd.thinning import KeyframeGate
+
+
+def passed(gate: KeyframeGate, packets: list[tuple[float, bool]]) -> list[float]:
+    """When the packets came that are to be decoded."""
+    return [time_s for time_s, keyframe in packets if not gate.skips(keyframe, time_s)]
+
+
+def stream(fps: int, group: int, seconds: float) -> list[tuple[float, bool]]:
+    return [(n / fps, n % group == 0) for n in range(int(seconds * fps))]
+
+
+def test_keyframes_alone_are_decoded_once_they_are_known_to_be_enough() -> None:
+    times = passed(KeyframeGate(1.0), stream(fps=25, group=25, seconds=60))
+    assert times[:76] == [n / 25 for n in range(76)]
+    assert times[76:] == [float(n) for n in range(4, 60)]
+
+
+@pytest.mark.parametrize(("fps", "group"), [(None, 25), (5.0, 25), (1.0, 50)])
+def test_all_are_decoded_where_keyframes_are_not_enough(fps: float | None, group: int) -> None:
+    packets = stream(fps=25, group=group, seconds=30)
+    assert len(passed(KeyframeGate(fps), packets)) == len(packets)
+
+
+def test_a_keyframe_that_is_overdue_ends_it() -> None:
+    gate = KeyframeGate(1.0)
+    regular = stream(fps=10, group=10, seconds=10)
+    stretched = [(10 + n / 10, n == 0) for n in range(100)]
+    passed(gate, regular)
+    assert passed(gate, stretched) == [10.0] + [10 + n / 10 for n in range(21, 100)]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.001, 5.0), st.booleans()), max_size=200),
+    st.sampled_from([0.2, 1.0, 5.0]),
+)
+def test_no_keyframe_is_ever_skipped(gaps: list[tuple[float, bool]], fps: float) -> None:
+    gate, now_s = KeyframeGate(fps), 0.0
+    for gap_s, keyframe in gaps:
+        now_s += gap_s
+        assert not (gate.skips(keyframe, now_s) and keyframe)
