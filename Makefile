@@ -10,8 +10,12 @@ OTHER_TENSORRT := 10.16 rtx-1.7
 # Each of two processes takes a module of tests at a time; most of them wait for real peers.
 PARALLEL := -n 2 --dist loadscope
 
+# For install and uninstall; DESTDIR is put before all of it, for packagers.
+PREFIX := /opt/streamd
+UNITS := /etc/systemd/system
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench chaos soak clean
+.PHONY: help demo test test-all lint format bench chaos soak install uninstall clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +49,28 @@ chaos: $(VENV)/.dev ## faults drawn at random, and what they cost: make chaos AR
 
 soak: $(VENV)/.dev ## an hour at full speed, or more: make soak ARGS="--hours 8"
 	$(BIN)/python -m bench.soak $(ARGS)
+
+install: ## as a systemd service, below $(PREFIX) and /etc/streamd; as root
+	$(PYTHON) -m venv $(DESTDIR)$(PREFIX)/.venv
+	$(DESTDIR)$(PREFIX)/.venv/bin/pip install --quiet .
+	install -d $(DESTDIR)$(PREFIX) $(DESTDIR)/usr/local/bin $(DESTDIR)$(UNITS)
+	cp -r docs config engines LICENSE $(DESTDIR)$(PREFIX)/
+	ln -sf $(PREFIX)/.venv/bin/streamd $(DESTDIR)/usr/local/bin/streamd
+	install -m 644 systemd/streamd.service $(DESTDIR)$(UNITS)/
+	install -d -m 755 $(DESTDIR)/etc/streamd
+	test -e $(DESTDIR)/etc/streamd/streamd.yaml || install -m 644 systemd/streamd.yaml $(DESTDIR)/etc/streamd/
+	test -e $(DESTDIR)/etc/streamd/secrets.env || install -m 600 /dev/null $(DESTDIR)/etc/streamd/secrets.env
+	if [ -z "$(DESTDIR)" ]; then \
+		getent passwd streamd >/dev/null || \
+			useradd --system --home-dir /var/lib/streamd --shell /usr/sbin/nologin streamd; \
+		systemctl daemon-reload; \
+	fi
+	@echo "Edit /etc/streamd/streamd.yaml, then: systemctl enable --now streamd"
+
+uninstall: ## removes the service; /etc/streamd and /var/lib/streamd stay
+	if [ -z "$(DESTDIR)" ]; then systemctl disable --now streamd; fi
+	rm -rf $(DESTDIR)$(PREFIX) $(DESTDIR)/usr/local/bin/streamd $(DESTDIR)$(UNITS)/streamd.service
+	if [ -z "$(DESTDIR)" ]; then systemctl daemon-reload; fi
 
 clean: ## remove what was installed and cached
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

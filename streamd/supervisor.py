@@ -3,6 +3,7 @@
 It never decodes and never loads an engine: it must survive whatever does.
 """
 
+import os
 import signal
 import time
 from collections import deque
@@ -25,6 +26,7 @@ from streamd.reload import Reloaded
 from streamd.reports import Reports
 from streamd.roster import Roster
 from streamd.status import StatusStream
+from streamd.watchdog import Watchdog
 
 _TICK_S = 0.5
 # Together below the ten seconds after which a service manager loses patience.
@@ -58,6 +60,7 @@ class Supervisor:
         self._ending = False
         self._failed = False
         self._ready = False
+        self._watchdog = Watchdog.of(os.environ, os.getpid())
         self._sampled_s = 0.0
         self._status = StatusStream(layout.config.redis)
         self._crew = Crew(layout, fleet, supervisor_pid=supervisor_pid, give_up_files=until_done)
@@ -108,6 +111,7 @@ class Supervisor:
         if time.monotonic() - self._sampled_s >= 1.0:
             self._sampled_s = time.monotonic()
             self._fleet.sample()
+        self._feed_watchdog()
         self._note_ready()
         if self._until_done and self._work_is_over():
             self._ending = True
@@ -161,6 +165,10 @@ class Supervisor:
         self._ready = True
         notify("READY=1")
         self._log.info("ready", cameras=len(self._fleet.cameras))
+
+    def _feed_watchdog(self) -> None:
+        if self._watchdog and self._watchdog.is_due(time.monotonic(), self._fleet.totals()):
+            notify("WATCHDOG=1")
 
     def _work_is_over(self) -> bool:
         files = [e for e in self._fleet.cameras.values() if e.config.is_local_file]

@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from streamd.config.credentials import variables
 from streamd.config.document import Document, read_document
 from streamd.config.exposure import open_doors
 from streamd.config.models import Config
@@ -28,10 +29,11 @@ _MESSAGES = {
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     """The configuration in the YAML file at `path`.
 
-    `${VAR}` and `${VAR:-default}` are replaced in every text value from `environ`; `$$` is a
-    dollar sign. Raises ConfigError with every fault that was found.
+    `${VAR}` and `${VAR:-default}` are replaced in every text value from `environ` and the
+    credentials that it leads to; `$$` is a dollar sign. Raises ConfigError with every fault that
+    was found.
     """
-    document = read_document(path, environ)
+    document = read_document(path, variables(environ))
     if document.faults:
         raise ConfigError(document.faults)
     try:

@@ -1,0 +1,41 @@
+"""When to tell a service manager that all is well: while frames that came are inferred.
+
+A process that merely lives is of no use to anybody. So the sign is withheld while frames come in
+and none comes out; where no camera delivers there is nothing to infer, and a restart would not
+help.
+"""
+
+from collections.abc import Mapping
+
+
+class Watchdog:
+    """Says at which looks the service manager is to be told; `interval_s` is its patience."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._told_s = 0.0
+        self._wanted = 0
+        self._inferred = 0
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str], pid: int) -> "Watchdog | None":
+        """As sd_watchdog_enabled(3) has it; None where nobody watches this process."""
+        microseconds = environ.get("WATCHDOG_USEC", "")
+        if not microseconds.isdecimal() or int(microseconds) <= 0:
+            return None
+        if environ.get("WATCHDOG_PID") not in (None, str(pid)):
+            return None
+        return cls(int(microseconds) / 1e6)
+
+    def is_due(self, now_s: float, frames: Mapping[str, int]) -> bool:
+        """Whether to say so now; `frames` are those of all cameras by outcome, in total.
+
+        Asked at least four times within the interval; `now_s` is of any steady clock.
+        """
+        if now_s - self._told_s < self._interval_s / 4:
+            return False
+        asked_for = frames["captured"] - frames["rate_capped"] - frames["decode_error"]
+        if asked_for > self._wanted and frames["inferred"] == self._inferred:
+            return False
+        self._told_s, self._wanted, self._inferred = now_s, asked_for, frames["inferred"]
+        return True

@@ -1,0 +1,275 @@
+"""Writes deploy/grafana/streamd.json: python tools/make_dashboard.py
+
+Rows: the fleet, one camera, the engine, delivery. Panels are listed here in words; Grafana's JSON
+repeats itself too much to be kept by hand.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+TARGET = Path(__file__).resolve().parent.parent / "deploy" / "grafana" / "streamd.json"
+SOURCE = {"type": "prometheus", "uid": "${source}"}
+_WIDTH, _HEIGHT = 24, 8
+
+# Title, unit, kind, expressions with their legends.
+Panel = tuple[str, str, str, list[tuple[str, str]]]
+ROWS: list[tuple[str, list[Panel]]] = [
+    (
+        "Fleet",
+        [
+            ("Cameras up", "none", "stat", [("sum(streamd_camera_up)", "up")]),
+            (
+                "Cameras down",
+                "none",
+                "stat",
+                [("count(streamd_camera_up == 0) or vector(0)", "down")],
+            ),
+            ("Ready", "none", "stat", [("min(streamd_ready)", "ready")]),
+            (
+                "Frames by outcome",
+                "ops",
+                "stacked",
+                [("sum by (outcome) (rate(streamd_frames_total[1m]))", "{{outcome}}")],
+            ),
+            (
+                "Oldest newest frames",
+                "s",
+                "lines",
+                [("topk(10, streamd_camera_last_frame_age_seconds)", "{{camera}}")],
+            ),
+            (
+                "Times offline by reason",
+                "none",
+                "stacked",
+                [("sum by (reason) (increase(streamd_camera_failures_total[5m]))", "{{reason}}")],
+            ),
+        ],
+    ),
+    (
+        "One camera: $camera",
+        [
+            (
+                "Frames by outcome",
+                "ops",
+                "stacked",
+                [
+                    (
+                        'sum by (outcome) (rate(streamd_frames_total{camera=~"$camera"}[1m]))',
+                        "{{outcome}}",
+                    )
+                ],
+            ),
+            (
+                "Age of the newest frame",
+                "s",
+                "lines",
+                [('streamd_camera_last_frame_age_seconds{camera=~"$camera"}', "{{camera}}")],
+            ),
+            (
+                "CPU by stage",
+                "percentunit",
+                "stacked",
+                [
+                    (
+                        "sum by (stage)"
+                        ' (rate(streamd_camera_cpu_seconds_total{camera=~"$camera"}[1m]))',
+                        "{{stage}}",
+                    )
+                ],
+            ),
+            (
+                "Objects",
+                "ops",
+                "lines",
+                [
+                    (
+                        'sum by (camera) (rate(streamd_objects_total{camera=~"$camera"}[1m]))',
+                        "{{camera}}",
+                    )
+                ],
+            ),
+        ],
+    ),
+    (
+        "Engine",
+        [
+            (
+                "Frames inferred",
+                "ops",
+                "lines",
+                [("sum(rate(streamd_batch_frames_total[1m]))", "frames")],
+            ),
+            (
+                "Mean batch, and places used",
+                "none",
+                "lines",
+                [
+                    (
+                        "sum(rate(streamd_batch_frames_total[1m]))"
+                        " / sum(rate(streamd_batches_total[1m]))",
+                        "frames a batch",
+                    ),
+                    (
+                        "sum(rate(streamd_batch_frames_total[1m]))"
+                        " / sum(rate(streamd_batch_places_total[1m]))",
+                        "share of places",
+                    ),
+                ],
+            ),
+            (
+                "Batches in inference at once",
+                "none",
+                "lines",
+                [("sum(rate(streamd_inference_seconds_total[1m]))", "busy")],
+            ),
+            (
+                "CPU around inference",
+                "percentunit",
+                "stacked",
+                [("sum by (stage) (rate(streamd_inference_cpu_seconds_total[1m]))", "{{stage}}")],
+            ),
+            (
+                "Workers lost",
+                "none",
+                "stacked",
+                [
+                    (
+                        "sum by (role, reason) (increase(streamd_worker_deaths_total[5m]))",
+                        "{{role}} {{reason}}",
+                    )
+                ],
+            ),
+        ],
+    ),
+    (
+        "Delivery",
+        [
+            (
+                "Slot to Redis",
+                "s",
+                "lines",
+                [
+                    (
+                        f"histogram_quantile({share}, sum by (le)"
+                        " (rate(streamd_slot_to_redis_seconds_bucket[1m])))",
+                        name,
+                    )
+                    for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+                ],
+            ),
+            (
+                "Events",
+                "ops",
+                "stacked",
+                [("sum by (result) (rate(streamd_events_total[1m]))", "{{result}}")],
+            ),
+            ("Events on disk", "none", "lines", [("sum(streamd_spool_events)", "events")]),
+            (
+                "Age of the oldest on disk",
+                "s",
+                "lines",
+                [("max(streamd_spool_oldest_age_seconds)", "age")],
+            ),
+            (
+                "Times that Redis was lost",
+                "none",
+                "lines",
+                [("sum(increase(streamd_redis_errors_total[5m]))", "lost")],
+            ),
+        ],
+    ),
+]
+
+
+def main() -> None:
+    """Writes the file."""
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    TARGET.write_text(json.dumps(dashboard(), indent=1) + "\n")
+
+
+def dashboard() -> dict[str, Any]:
+    """The whole of it, for any Prometheus that the viewer picks."""
+    panels: list[dict[str, Any]] = []
+    top = 0
+    for title, row in ROWS:
+        panels.append(
+            {
+                "type": "row",
+                "title": title,
+                "collapsed": False,
+                "panels": [],
+                "id": len(panels) + 1,
+                "gridPos": {"h": 1, "w": _WIDTH, "x": 0, "y": top},
+            }
+        )
+        top += 1
+        left = 0
+        for panel in row:
+            width = 4 if panel[2] == "stat" else 8
+            if left + width > _WIDTH:
+                left, top = 0, top + _HEIGHT
+            place = {"h": _HEIGHT, "w": width, "x": left, "y": top}
+            panels.append(_panel(panel, len(panels) + 1, place))
+            left += width
+        top += _HEIGHT
+    return {
+        "title": "streamd",
+        "uid": "streamd",
+        "tags": ["streamd"],
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": True,
+        "refresh": "15s",
+        "time": {"from": "now-1h", "to": "now"},
+        "templating": {"list": [_source_variable(), _camera_variable()]},
+        "panels": panels,
+    }
+
+
+def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
+    title, unit, kind, queries = panel
+    lines = {
+        "drawStyle": "line",
+        "fillOpacity": 60 if kind == "stacked" else 10,
+        "showPoints": "never",
+    }
+    stacking = {"stacking": {"mode": "normal" if kind == "stacked" else "none", "group": "A"}}
+    custom = {} if kind == "stat" else lines | stacking
+    return {
+        "id": number,
+        "type": "stat" if kind == "stat" else "timeseries",
+        "title": title,
+        "datasource": SOURCE,
+        "gridPos": place,
+        "fieldConfig": {"defaults": {"unit": unit, "min": 0, "custom": custom}, "overrides": []},
+        "options": {}
+        if kind == "stat"
+        else {"legend": {"displayMode": "list", "placement": "bottom"}},
+        "targets": [
+            {"refId": chr(65 + index), "datasource": SOURCE, "expr": query, "legendFormat": legend}
+            for index, (query, legend) in enumerate(queries)
+        ],
+    }
+
+
+def _source_variable() -> dict[str, Any]:
+    return {"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
+
+
+def _camera_variable() -> dict[str, Any]:
+    return {
+        "name": "camera",
+        "label": "Camera",
+        "type": "query",
+        "datasource": SOURCE,
+        "query": {"query": "label_values(streamd_camera_up, camera)", "refId": "camera"},
+        "refresh": 2,
+        "includeAll": True,
+        "multi": True,
+        "sort": 1,
+    }
+
+
+if __name__ == "__main__":
+    main()
