@@ -2,10 +2,12 @@
 
     python -m bench.limit --model yolov8n.onnx
 
-Each part is measured alone, in one process with nothing else to do: decoding and scaling in CPU
-seconds a frame, the engine with all its runners busy. All of them have to share the cores, so no
-daemon can be faster than cores / (decode + scale + infer). Parts and daemon take turns; the ratio
-is that of each round, and medians are printed.
+Each part is measured alone, in CPU seconds a frame, with nothing else to do and all cores busy with
+it (two threads of one core are slower than one): decoding and scaling in a process a core, the
+engine with all its runners. They have to share the cores, so no daemon can be faster than
+cores / (decode + scale + infer). The daemon loops over the same files; its rate is that of a window
+in which it is at full speed. Parts and daemon take turns; the ratio is that of each round, and
+medians are printed.
 """
 
 import argparse
@@ -15,19 +17,25 @@ import time
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import av
 import numpy as np
 
-from bench.daemon import SIZE, cameras, daemon_run, engine_alone, make_clips
+from bench.daemon import SIZE, cameras, engine_alone, make_clips
+from streamd.capacity.daemon_run import DaemonRun
 from streamd.clock import SystemClock
 from streamd.config import ModelConfig
 from streamd.decoder import Decoder
 from streamd.engines import inspect_model
 from streamd.letterbox import FastScaler, Letterbox
+from streamd.scrape import FRAMES, scrape
 from streamd.slots import InputShape
 from streamd.testing.redis_server import RedisServer
+
+_CLIP_S = 30.0
+_READY_WITHIN_S = 600.0
+_WARMS_UP_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ def main() -> None:
     options.add_argument("--model", required=True)
     options.add_argument("--imgsz", default="auto", help="as in the configuration")
     options.add_argument("--batch-size", type=int, default=8)
-    options.add_argument("--seconds", type=float, default=60.0, help="length of each of 4 files")
+    options.add_argument("--seconds", type=float, default=20.0, help="of the daemon in a round")
     options.add_argument("--rounds", type=int, default=5)
     asked = options.parse_args()
     imgsz = asked.imgsz if asked.imgsz == "auto" else int(asked.imgsz)
@@ -58,13 +66,14 @@ def main() -> None:
     shape = Letterbox.best(*SIZE, inspect_model(config.path, imgsz).shapes).shape
     parts, rates = list[Part](), list[float]()
     with tempfile.TemporaryDirectory(prefix="streamd-bench-") as folder, RedisServer() as server:
-        clips = make_clips(Path(folder) / "clips", asked.seconds)
+        clips = make_clips(Path(folder) / "clips", _CLIP_S)
         for number in range(1, asked.rounds + 1):
-            with get_context("spawn").Pool(1) as pool:
-                decode_s, scale_s = pool.apply(read_alone, (clips[0], shape))
+            with get_context("spawn").Pool(cores := os.cpu_count() or 1) as pool:
+                costs = pool.starmap(read_alone, [(clips[0], shape)] * cores, chunksize=1)
             alone = engine_alone(config)
+            decode_s, scale_s = fmean(c[0] for c in costs), fmean(c[1] for c in costs)
             parts.append(Part(decode_s, scale_s, alone.cpu_ms / 1000))
-            rates.append(daemon_run(Path(folder), cameras(clips), config, server).fps)
+            rates.append(daemon_fps(Path(folder), clips, config, server.url, asked.seconds))
             print(
                 f"round {number}: limit {parts[-1].limit_fps:.1f} fps, daemon {rates[-1]:.1f} fps, "
                 f"ratio {rates[-1] / parts[-1].limit_fps:.3f}; engine alone {alone.fps:.1f} fps",
@@ -78,6 +87,26 @@ def main() -> None:
     print(f"limit    {median(part.limit_fps for part in parts):8.1f} fps")
     print(f"daemon   {median(rates):8.1f} fps")
     print(f"ratio    {median(ratios):8.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+
+
+def daemon_fps(
+    folder: Path, clips: list[Path], config: ModelConfig, redis_url: str, seconds: float
+) -> float:
+    """Frames a second of the daemon at full speed."""
+    settings = {
+        "redis": {"url": redis_url, "spool": {"path": None}},
+        "http": {"port": 0},
+        "log": {"format": "json"},
+        "model": config.model_dump(mode="json", include={"path", "batch_size", "imgsz"}),
+        "publish": "all",
+        "cameras": [camera | {"loop": True} for camera in cameras(clips)],
+    }
+    with DaemonRun(folder, settings) as daemon:
+        daemon.wait_for("ready", _READY_WITHIN_S)
+        time.sleep(_WARMS_UP_S)
+        before, began_s = scrape(daemon.http)[FRAMES], time.monotonic()
+        time.sleep(seconds)
+        return (scrape(daemon.http)[FRAMES] - before) / (time.monotonic() - began_s)
 
 
 def read_alone(clip: Path, shape: InputShape) -> tuple[float, float]:
