@@ -1,22 +1,96 @@
-# streamd on a CPU. Build:  docker build -t streamd .
-# Run:    docker run --rm -p 8080:8080 -e STREAMD_TOKEN \
-#           -v "$PWD/streamd.yaml:/etc/streamd/streamd.yaml:ro" streamd
-# with http: {host: 0.0.0.0, token: "${STREAMD_TOKEN}"}
+# streamd in a container; deploy/compose.yaml runs it with all that goes with it.
+#
+#   docker build --target cpu -t streamd .                       # a CPU, OpenVINO
+#   docker build --target gpu -t streamd:gpu .                   # an NVIDIA GPU, TensorRT
+#   docker build --target export -t streamd:export .             # turns .pt into .onnx, nothing else
+#   docker build --target cpu --build-arg MODEL=yolo11n.onnx .   # starts warm: the engine is inside
+#
+#   docker run --rm --read-only --tmpfs /tmp -p 127.0.0.1:8080:8080 \
+#     -v "$PWD/streamd.yaml:/etc/streamd/streamd.yaml:ro" \
+#     -v streamd-engines:/var/lib/streamd/engines -v streamd-spool:/var/lib/streamd/spool streamd
+#
+# Bases are arguments, for mirrors: --build-arg BASE=registry.example/python:3.12-slim-bookworm
 ARG BASE=python:3.12-slim-bookworm
-FROM ${BASE}
+ARG GPU_BASE=nvcr.io/nvidia/tensorrt:26.02-py3
 
-RUN useradd --system --create-home --home-dir /app streamd
-WORKDIR /app
+# --- what the cpu image runs from: the locked packages and streamd itself
+FROM ${BASE} AS packages
+WORKDIR /src
+RUN python3 -m venv /opt/streamd/venv
+COPY deploy/requirements-cpu.txt ./
+RUN /opt/streamd/venv/bin/pip install --no-cache-dir --require-hashes -r requirements-cpu.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY streamd ./streamd
-# Built engines are kept there too; a volume keeps them over updates.
-COPY --chown=streamd engines ./engines
-RUN python3 -m venv /venv && /venv/bin/pip install --no-cache-dir .
+RUN /opt/streamd/venv/bin/pip install --no-cache-dir --no-deps . \
+    # what nobody runs: pip itself, and OpenVINO's parts for other devices and file formats
+    && /opt/streamd/venv/bin/pip uninstall --yes pip \
+    && rm -f /opt/streamd/venv/lib/python3*/site-packages/openvino/libs/libopenvino_intel_npu* \
+       /opt/streamd/venv/lib/python3*/site-packages/openvino/libs/libopenvino_paddle* \
+       /opt/streamd/venv/lib/python3*/site-packages/openvino/libs/libopenvino_tensorflow* \
+    && find /opt/streamd/venv -name '__pycache__' -prune -exec rm -rf {} +
 
-USER streamd
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
+# --- turns a checkpoint into ONNX: docker run -v "$PWD:/models" streamd:export yolo11n.pt
+FROM ${BASE} AS export
+RUN useradd --system --uid 10001 --create-home streamd
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY streamd ./streamd
+RUN python3 -m venv /opt/streamd/venv \
+    && /opt/streamd/venv/bin/pip install --no-cache-dir ".[export]"
+ENV PATH=/opt/streamd/venv/bin:$PATH YOLO_AUTOINSTALL=false
+USER 10001
+WORKDIR /models
+ENTRYPOINT ["yolo", "export", "format=onnx", "dynamic=True"]
+
+# --- an NVIDIA GPU; the base brings TensorRT and CUDA, and the host its driver
+FROM ${GPU_BASE} AS gpu
+LABEL org.opencontainers.image.title="streamd" \
+      org.opencontainers.image.description="Many cameras, one model, events in Redis (NVIDIA GPU)" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN useradd --system --uid 10001 --home-dir /var/lib/streamd --create-home streamd \
+    && install -d -o streamd -g streamd /var/lib/streamd/engines /var/lib/streamd/spool /etc/streamd
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY streamd ./streamd
+# The base's own TensorRT is used, so only what goes with it is added.
+RUN python3 -m venv --system-site-packages /opt/streamd/venv \
+    && /opt/streamd/venv/bin/pip install --no-cache-dir . pycuda onnxruntime
+COPY --chown=streamd engines/shapes.onnx /var/lib/streamd/engines/
+ENV PATH=/opt/streamd/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
+USER 10001
+WORKDIR /var/lib/streamd
+VOLUME ["/var/lib/streamd/engines", "/var/lib/streamd/spool"]
 EXPOSE 8080
-# SIGTERM publishes the frames in flight and ends with 0 within ten seconds.
 STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=900s --retries=3 \
+    CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
+ENTRYPOINT ["streamd"]
+CMD ["run", "/etc/streamd/streamd.yaml"]
+
+# --- a CPU, and what is built where no target is named
+FROM ${BASE} AS cpu
+LABEL org.opencontainers.image.title="streamd" \
+      org.opencontainers.image.description="Many cameras, one model, events in Redis" \
+      org.opencontainers.image.licenses="Apache-2.0"
+ARG MODEL=""
+RUN useradd --system --uid 10001 --home-dir /var/lib/streamd --create-home streamd \
+    && install -d -o streamd -g streamd /var/lib/streamd/engines /var/lib/streamd/spool /etc/streamd
+COPY --from=packages /opt/streamd/venv /opt/streamd/venv
+COPY --chown=streamd engines/shapes.onnx /var/lib/streamd/engines/
+ENV PATH=/opt/streamd/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 10001
+WORKDIR /var/lib/streamd
+# Into the image, not into a volume: what is built here is found when the volume is still empty.
+RUN --mount=type=bind,target=/context \
+    if [ -n "${MODEL}" ]; then \
+      cp "/context/${MODEL}" engines/ && streamd build "engines/$(basename "${MODEL}")"; \
+    fi
+VOLUME ["/var/lib/streamd/engines", "/var/lib/streamd/spool"]
+EXPOSE 8080
+# Events in flight are published, then it ends with 0, within ten seconds.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=300s --retries=3 \
+    CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
 ENTRYPOINT ["streamd"]
 CMD ["run", "/etc/streamd/streamd.yaml"]
