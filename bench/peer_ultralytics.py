@@ -58,7 +58,10 @@ def by_loop(model: Any, videos: list[str], options: dict[str, Any]) -> Iterator[
 
 
 def define_missing_operators() -> None:
-    """A torchvision that does not fit its torch lacks two operators that nothing here calls."""
+    """A torchvision that does not fit its torch lacks its operators, and cannot be imported.
+
+    Then ultralytics' own suppression in PyTorch takes the place of the one that it calls.
+    """
     torch = import_module("torch")
     try:
         import_module("torchvision")
@@ -66,6 +69,9 @@ def define_missing_operators() -> None:
         library = torch.library.Library("torchvision", "DEF")
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import_module("torchvision")
+        import_module("torchvision.extension")._has_ops = lambda: True
+        library.impl("nms", import_module("ultralytics.utils.nms").TorchNMS.nms, "CPU")
         globals()["_kept"] = library
 
 
