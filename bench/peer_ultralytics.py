@@ -70,7 +70,7 @@ def define_missing_operators() -> None:
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import_module("torchvision")
-        import_module("torchvision.extension")._has_ops = lambda: True
+        vars(import_module("torchvision.extension"))["_has_ops"] = lambda: True
         library.impl("nms", import_module("ultralytics.utils.nms").TorchNMS.nms, "CPU")
         globals()["_kept"] = library
 
