@@ -15,7 +15,7 @@ PREFIX := /opt/streamd
 UNITS := /etc/systemd/system
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench chaos soak install uninstall clean
+.PHONY: help demo test test-all lint format bench bench-quick chaos soak install uninstall clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ format: $(VENV)/.dev ## lay the code out
 
 bench: $(VENV)/.dev ## the figures of docs/benchmarks.md: make bench MODEL=yolov8n.onnx
 	$(BIN)/python -m bench.daemon --model $(MODEL) $(ARGS)
+
+bench-quick: $(VENV)/.dev ## fails where a ratio dropped by a tenth since bench/baseline.json
+	$(BIN)/python -m bench.quick $(ARGS)
 
 chaos: $(VENV)/.dev ## faults drawn at random, and what they cost: make chaos ARGS="--seed 7"
 	$(BIN)/python -m bench.chaos $(ARGS)
