@@ -2,12 +2,48 @@
 
 import logging
 import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Literal
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from streamd.config.secrets import mask_text
+
+_AT_ONCE = 10
+_THEN_EVERY_S = 60.0
+_REMEMBERED = 4096
+
+
+class Repeats:
+    """Keeps a line that comes again and again from drowning the others; a structlog processor.
+
+    Of one event with the same camera, worker and reason, ten pass at once, then one a minute, which
+    says how many were left out (`left_out`). Lines without camera and worker always pass.
+    """
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
+        # By what repeats: how many may still pass, since when that is so, how many were left out.
+        self._left: OrderedDict[tuple[Any, ...], tuple[float, float, int]] = OrderedDict()
+
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        """Passes the line on, or drops it."""
+        if "camera" not in event and "worker" not in event:
+            return event
+        key = tuple(event.get(name) for name in ("event", "camera", "worker", "reason"))
+        now_s = self._clock_s()
+        left, since_s, left_out = self._left.pop(key, (float(_AT_ONCE), now_s, 0))
+        left = min(float(_AT_ONCE), left + (now_s - since_s) / _THEN_EVERY_S)
+        passes = left >= 1
+        self._left[key] = (left - 1, now_s, 0) if passes else (left, now_s, left_out + 1)
+        if len(self._left) > _REMEMBERED:
+            self._left.popitem(last=False)
+        if not passes:
+            raise structlog.DropEvent
+        return {**event, "left_out": left_out} if left_out else event
 
 
 def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -> None:
@@ -21,6 +57,7 @@ def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            Repeats(),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if readable else "iso", utc=True),
             structlog.processors.format_exc_info,
