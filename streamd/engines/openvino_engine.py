@@ -261,6 +261,8 @@ def _properties(setting: _Setting) -> dict[str, Any]:
     }
     if setting.device == "CPU":
         found[properties.inference_num_threads()] = os.cpu_count() or 1
+        # Each network would pin its first stream to the same core: two shapes would share one.
+        found[properties.hint.enable_cpu_pinning()] = False
     return found
 
 
