@@ -22,9 +22,8 @@ def main() -> None:
     print("| fsync | append, µs an event | peek and remove, µs an event |\n|---|---|---|")
     for policy in get_args(Fsync):
         rounds = [measure(policy) for _ in range(_ROUNDS)]
-        print(
-            f"| {policy} | {median(r[0] for r in rounds):.1f} | {median(r[1] for r in rounds):.1f} |"
-        )
+        append_us, remove_us = (median(column) for column in zip(*rounds, strict=True))
+        print(f"| {policy} | {append_us:.1f} | {remove_us:.1f} |")
 
 
 def measure(policy: Fsync) -> tuple[float, float]:
