@@ -11,11 +11,9 @@ import pytest
 import redis
 
 from streamd.client import AsyncSubscriber, Event, Gap, Subscriber
-from streamd.detections import Detection
-from streamd.events import EventData, Latency
 from streamd.testing.redis_server import RedisServer
 
-from .harness import STREAM, eventually
+from .harness import STREAM, event, eventually
 
 STATUS = "streamd:status"
 
@@ -24,12 +22,6 @@ STATUS = "streamd:status"
 def client(redis_server: RedisServer) -> Iterator[Any]:
     with redis.Redis.from_url(redis_server.url, decode_responses=True) as opened:
         yield opened
-
-
-def event(seq: int, camera: str = "gate", *labels: str) -> Event:
-    objects = tuple(Detection(label, 0, 0.9, (1.0, 2.0, 3.0, 4.0)) for label in labels)
-    data = EventData(1.0, 640, 360, "m", 0, Latency(1.0, 2.0, 3.0, 6.0), objects)
-    return Event(1, f"{camera}:1:{seq}", camera, seq, 1000 + seq, "arrival", len(objects), data)
 
 
 def publish(client: Any, *events: Event) -> None:

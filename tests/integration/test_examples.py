@@ -13,20 +13,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from streamd.detections import Detection
-from streamd.events import Event, EventData, Latency
 from streamd.testing.redis_server import RedisServer
 
-from .harness import STREAM, eventually
+from .harness import STREAM, event, eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MINUTE_MS = 60_000
-
-
-def event(seq: int, camera: str, ts: int, *labels: str) -> Event:
-    objects = tuple(Detection(label, 0, 0.9, (1.0, 2.0, 3.0, 4.0)) for label in labels)
-    data = EventData(1.0, 640, 360, "m", 0, Latency(1.0, 2.0, 3.0, 6.0), objects)
-    return Event(1, f"{camera}:1:{seq}", camera, seq, ts, "arrival", len(objects), data)
 
 
 @pytest.fixture
@@ -34,11 +26,11 @@ def published(redis_server: RedisServer) -> RedisServer:
     """Two minutes of two cameras."""
     with redis.Redis.from_url(redis_server.url) as client:
         for each in (
-            event(1, "gate", 10 * MINUTE_MS, "person"),
-            event(2, "gate", 10 * MINUTE_MS + 1000, "person", "person", "car"),
-            event(1, "yard", 10 * MINUTE_MS + 2000, "car"),
-            event(3, "gate", 11 * MINUTE_MS, "person"),
-            event(4, "gate", 12 * MINUTE_MS),
+            event(1, "gate", "person", ts=10 * MINUTE_MS),
+            event(2, "gate", "person", "person", "car", ts=10 * MINUTE_MS + 1000),
+            event(1, "yard", "car", ts=10 * MINUTE_MS + 2000),
+            event(3, "gate", "person", ts=11 * MINUTE_MS),
+            event(4, "gate", ts=12 * MINUTE_MS),
         ):
             client.xadd(STREAM, each.fields())
     return redis_server
