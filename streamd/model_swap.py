@@ -90,7 +90,8 @@ class ModelSwap:
         """Why the pictures in the slots would not fit `model`; None where they do."""
         before = self._layout.model
         if model.shapes != before.shapes:
-            return f"its input is {model.shape}, not {before.shape}: restart the service for it"
+            now, then = (" ".join(map(str, each.shapes)) for each in (model, before))
+            return f"its input is {now}, not {then}: restart the service for it"
         if config.resample != self._layout.config.model.resample:
             return "model.resample: restart the service for it"
         return None

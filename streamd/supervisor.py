@@ -111,7 +111,7 @@ class Supervisor:
         if time.monotonic() - self._sampled_s >= 1.0:
             self._sampled_s = time.monotonic()
             self._fleet.sample()
-        self._feed_watchdog()
+            self._feed_watchdog()
         self._note_ready()
         if self._until_done and self._work_is_over():
             self._ending = True
