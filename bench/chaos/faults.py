@@ -83,44 +83,21 @@ def _reset(world: World, camera: str) -> Undo:
     return _nothing
 
 
-def _silent(world: World, camera: str) -> Undo:
-    mount = world.mounts[camera]
-    mount.stall = True
+def _showing(fault: str, value: float | bool) -> Callable[[World, str], Undo]:
+    """Sets that attribute of a camera's mount, and sets it back at the end."""
 
-    def undo() -> None:
-        mount.stall = False
+    def begin(world: World, camera: str) -> Undo:
+        mount = world.mounts[camera]
+        usual = getattr(mount, fault)
+        setattr(mount, fault, value)
+        return lambda: setattr(mount, fault, usual)
 
-    return undo
-
-
-def _corrupt(world: World, camera: str) -> Undo:
-    mount = world.mounts[camera]
-    mount.corrupt = 0.2
-
-    def undo() -> None:
-        mount.corrupt = 0.0
-
-    return undo
-
-
-def _lossy(world: World, camera: str) -> Undo:
-    mount = world.mounts[camera]
-    mount.drop = 0.05
-
-    def undo() -> None:
-        mount.drop = 0.0
-
-    return undo
+    return begin
 
 
 def _refused(world: World, camera: str) -> Undo:
-    mount = world.mounts[camera]
-    mount.refuse = True
-    mount.kill_clients()
-
-    def undo() -> None:
-        mount.refuse = False
-
+    undo = _showing("refuse", True)(world, camera)
+    world.mounts[camera].kill_clients()
     return undo
 
 
@@ -246,9 +223,9 @@ def _bad_reload(world: World, target: str) -> Undo:  # noqa: ARG001  # there is 
 
 KINDS = (
     Kind("camera: connection reset", "camera", 3, (0, 0), _reset),
-    Kind("camera: sends nothing", "camera", 3, (0.5, 6), _silent),
-    Kind("camera: a fifth of the packets corrupt", "camera", 2, (1, 6), _corrupt),
-    Kind("camera: a twentieth of the packets lost", "camera", 2, (1, 6), _lossy),
+    Kind("camera: sends nothing", "camera", 3, (0.5, 6), _showing("stall", True)),
+    Kind("camera: a fifth of the packets corrupt", "camera", 2, (1, 6), _showing("corrupt", 0.2)),
+    Kind("camera: a twentieth of the packets lost", "camera", 2, (1, 6), _showing("drop", 0.05)),
     Kind("camera: refuses", "camera", 2, (0.5, 4), _refused),
     Kind("camera: other frame size", "camera", 2, (0, 0), _resized),
     Kind("recorder: network cut, no FIN", "recorder", 1, (0.5, 6), _cut),
