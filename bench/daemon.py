@@ -11,12 +11,10 @@ are printed.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,6 +32,7 @@ from streamd.engines import Runner, inspect_model, runner_count
 from streamd.letterbox import Letterbox
 from streamd.scenes import Scene
 from streamd.scrape import FRAMES, Samples, quantile_s, scrape, stage_ms
+from streamd.testing.daemon_run import DaemonRun, write_settings
 from streamd.testing.redis_server import RedisServer
 
 FILES = 4
@@ -166,28 +165,19 @@ def daemon_run(
         "publish": "all",
         "cameras": cameras,
     }
-    path = folder / "config.yaml"
-    path.write_text(json.dumps(settings))
     began_s = time.time()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "streamd", "run", str(path), "--until-done"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    http = json.loads(process.stderr.readline())["http"]
-    threading.Thread(target=process.stderr.read, daemon=True).start()
     scrapes, memory = list[Samples](), dict[str, float]()
-    while process.poll() is None:
-        try:
-            scrapes.append(scrape(http))
-        except OSError:
-            break
-        for role, used_mb in memory_by_role(process.pid).items():
-            memory[role] = max(used_mb, memory.get(role, 0.0))
-        time.sleep(2.0)  # each look costs CPU that the daemon then lacks
-    if process.wait() != 0:
-        raise SystemExit("the daemon failed")
+    with closing(DaemonRun(write_settings(folder, settings), "--until-done")) as daemon:
+        while daemon.process.poll() is None:
+            try:
+                scrapes.append(scrape(daemon.http))
+            except OSError:
+                break
+            for role, used_mb in memory_by_role(daemon.process.pid).items():
+                memory[role] = max(used_mb, memory.get(role, 0.0))
+            time.sleep(2.0)  # each look costs CPU that the daemon then lacks
+        if daemon.wait() != 0:
+            raise SystemExit("the daemon failed")
     entries = client.xrange("streamd:detections")
     stamps = [int(entry_id.split(b"-")[0]) / 1000 for entry_id, _ in entries]
     samples = scrapes[-1]

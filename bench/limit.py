@@ -22,20 +22,17 @@ from statistics import fmean, median
 import av
 import numpy as np
 
-from bench.daemon import SIZE, cameras, engine_alone, make_clips
-from streamd.capacity.daemon_run import DaemonRun
+from bench.daemon import SIZE, engine_alone, make_clips
+from bench.full_speed import fps_of, looped
 from streamd.clock import SystemClock
 from streamd.config import ModelConfig
 from streamd.decoder import Decoder
 from streamd.engines import inspect_model
 from streamd.letterbox import FastScaler, Letterbox
-from streamd.scrape import FRAMES, scrape
 from streamd.slots import InputShape
 from streamd.testing.redis_server import RedisServer
 
 _CLIP_S = 30.0
-_READY_WITHIN_S = 600.0
-_WARMS_UP_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,9 @@ def main() -> None:
             alone = engine_alone(config)
             decode_s, scale_s = fmean(c[0] for c in costs), fmean(c[1] for c in costs)
             parts.append(Part(decode_s, scale_s, alone.cpu_ms / 1000))
-            rates.append(daemon_fps(Path(folder), clips, config, server.url, asked.seconds))
+            model = config.model_dump(mode="json", include={"path", "batch_size", "imgsz"})
+            settings = looped(clips, model, server.url)
+            rates.append(fps_of(Path(folder), settings, asked.seconds))
             print(
                 f"round {number}: limit {parts[-1].limit_fps:.1f} fps, daemon {rates[-1]:.1f} fps, "
                 f"ratio {rates[-1] / parts[-1].limit_fps:.3f}; engine alone {alone.fps:.1f} fps",
@@ -87,26 +86,6 @@ def main() -> None:
     print(f"limit    {median(part.limit_fps for part in parts):8.1f} fps")
     print(f"daemon   {median(rates):8.1f} fps")
     print(f"ratio    {median(ratios):8.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
-
-
-def daemon_fps(
-    folder: Path, clips: list[Path], config: ModelConfig, redis_url: str, seconds: float
-) -> float:
-    """Frames a second of the daemon at full speed."""
-    settings = {
-        "redis": {"url": redis_url, "spool": {"path": None}},
-        "http": {"port": 0},
-        "log": {"format": "json"},
-        "model": config.model_dump(mode="json", include={"path", "batch_size", "imgsz"}),
-        "publish": "all",
-        "cameras": [camera | {"loop": True} for camera in cameras(clips)],
-    }
-    with DaemonRun(folder, settings) as daemon:
-        daemon.wait_for("ready", _READY_WITHIN_S)
-        time.sleep(_WARMS_UP_S)
-        before, began_s = scrape(daemon.http)[FRAMES], time.monotonic()
-        time.sleep(seconds)
-        return (scrape(daemon.http)[FRAMES] - before) / (time.monotonic() - began_s)
 
 
 def read_alone(clip: Path, shape: InputShape) -> tuple[float, float]:

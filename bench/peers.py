@@ -15,17 +15,14 @@ import json
 import os
 import subprocess
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-from streamd.capacity.daemon_run import DaemonRun
-from streamd.scrape import FRAMES, scrape
+from bench.full_speed import fps_of, looped
 from streamd.testing.redis_server import RedisServer
 
 _SCRIPT = Path(__file__).with_name("peer_ultralytics.py")
-_READY_WITHIN_S = 600.0
 
 
 def main() -> None:
@@ -88,32 +85,11 @@ def peer_fps(asked: argparse.Namespace, mode: str, weights: str, count: int) -> 
 
 
 def daemon_fps(asked: argparse.Namespace, count: int) -> float:
-    """One run of the daemon."""
-    with (
-        tempfile.TemporaryDirectory(prefix="streamd-bench-") as folder,
-        RedisServer() as server,
-        DaemonRun(Path(folder), settings(asked, count, server.url)) as daemon,
-    ):
-        daemon.wait_for("ready", _READY_WITHIN_S)
-        daemon.wait_until(
-            lambda: scrape(daemon.http).get(FRAMES, 0) > 2 * count, 60, "infer the first frames"
-        )
-        before, began_s = scrape(daemon.http)[FRAMES], time.monotonic()
-        time.sleep(asked.seconds)
-        return (scrape(daemon.http)[FRAMES] - before) / (time.monotonic() - began_s)
-
-
-def settings(asked: argparse.Namespace, count: int, redis_url: str) -> dict[str, object]:
-    """All as it comes, but for the sources."""
-    video = str(asked.video.absolute())
-    return {
-        "redis": {"url": redis_url, "spool": {"path": None}},
-        "http": {"port": 0},
-        "log": {"format": "json"},
-        "model": {"path": asked.model, "imgsz": asked.imgsz or "auto"},
-        "publish": "all",
-        "cameras": [{"id": f"c{n}", "url": video, "loop": True} for n in range(count)],
-    }
+    """One run of the daemon, all as it comes but for the sources."""
+    with tempfile.TemporaryDirectory(prefix="streamd-bench-") as folder, RedisServer() as server:
+        model = {"path": asked.model, "imgsz": asked.imgsz or "auto"}
+        settings = looped([asked.video.absolute()] * count, model, server.url)
+        return fps_of(Path(folder), settings, asked.seconds)
 
 
 if __name__ == "__main__":

@@ -11,21 +11,16 @@ what they do in either fleet alone.
 import argparse
 import json
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from streamd.capacity.daemon_run import DaemonRun
+from bench.full_speed import fps_of, looped
 from streamd.demo.clips import write_clip
 from streamd.scenes import Scene
-from streamd.scrape import FRAMES, scrape
 from streamd.testing.redis_server import RedisServer
 
 _CLIP_S = 20.0
-_READY_WITHIN_S = 600.0
-_WARMS_UP_S = 4.0
 _SIZES = {"wide": (1280, 720), "old": (960, 720)}
 FLEETS = {
     "16:9": (("wide",) * 4, "auto"),
@@ -67,29 +62,13 @@ def measure(model: str, square: int, seconds: float, rounds: int) -> dict[str, l
         }
         for _ in range(rounds):
             for fleet, (kinds, shape) in FLEETS.items():
-                settings: dict[str, Any] = {
-                    "redis": {"url": server.url, "spool": {"path": None}},
-                    "http": {"port": 0},
-                    "log": {"format": "json"},
-                    "model": {"path": model, "imgsz": square if shape == "square" else "auto"},
-                    "publish": "all",
-                    "cameras": [
-                        {"id": f"c{n}", "url": str(clips[kind]), "loop": True}
-                        for n, kind in enumerate(kinds)
-                    ],
-                }
+                settings = looped(
+                    [clips[kind] for kind in kinds],
+                    {"path": model, "imgsz": square if shape == "square" else "auto"},
+                    server.url,
+                )
                 rates[fleet].append(fps_of(folder, settings, seconds))
     return rates
-
-
-def fps_of(folder: Path, settings: dict[str, Any], seconds: float) -> float:
-    """Frames a second of a daemon at full speed."""
-    with DaemonRun(folder, settings) as daemon:
-        daemon.wait_for("ready", _READY_WITHIN_S)
-        time.sleep(_WARMS_UP_S)
-        before, began_s = scrape(daemon.http)[FRAMES], time.monotonic()
-        time.sleep(seconds)
-        return (scrape(daemon.http)[FRAMES] - before) / (time.monotonic() - began_s)
 
 
 def ratios(rates: dict[str, list[float]]) -> dict[str, float]:

@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from bench.usage import memory_by_role, processes
 from streamd.demo.clips import write_clip
@@ -129,16 +128,11 @@ def look(
         supervisor_mb=memory["supervisor"],
         ingest_mb=memory["ingest"],
         inference_mb=memory["inference"],
-        descriptors=sum(descriptors(process) for process, _ in processes(pid)),
+        descriptors=sum(process.num_fds() for process, _ in processes(pid)),
         fps=(now[FRAMES] - before[FRAMES]) / interval_s,
         p50_ms=1000 * quantile_s(before, now, 0.5),
         p99_ms=1000 * quantile_s(before, now, 0.99),
     )
-
-
-def descriptors(process: psutil.Process) -> int:
-    """Open ones."""
-    return int(process.num_fds())
 
 
 def settled(samples: list[Sample]) -> list[Sample]:

@@ -2,6 +2,8 @@
 
 import psutil
 
+from streamd.testing.daemon_run import role_of
+
 
 def memory_by_role(pid: int) -> dict[str, float]:
     """Proportional set size by role, MB: what is shared is divided."""
@@ -24,5 +26,5 @@ def processes(pid: int) -> list[tuple[psutil.Process, str]]:
         except psutil.Error:
             continue
         if name.startswith("sd:"):
-            found.append((child, name.removeprefix("sd:").rpartition("-")[0]))
+            found.append((child, role_of(name)))
     return found

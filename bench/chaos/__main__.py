@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,7 +159,7 @@ def main() -> None:
     before = shared_memory()
     with (
         tempfile.TemporaryDirectory(prefix="streamd-chaos-") as folder,
-        World(Path(folder), max(8, asked.cameras)) as world,
+        closing(World(Path(folder), max(8, asked.cameras))) as world,
     ):
         run = Run(world)
         draws = plan(world, asked.seed, asked.faults, asked.gap_s, asked.only)

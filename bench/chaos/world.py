@@ -5,11 +5,9 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
-import httpx
 import psutil
 
 from streamd.demo.clips import write_clip
@@ -161,15 +159,8 @@ class World:
         """The workers of a role that live."""
         return [p for p in self.processes()[1:] if _name(p).startswith(f"sd:{role}")]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends the daemon and its surroundings."""
         self._closing.set()
         self._watch.join()
         self._stack.close()
@@ -186,22 +177,18 @@ class World:
 
     def _look_on(self) -> None:
         """Keeps the newest look of each life; what does not answer is looked at again."""
-        with httpx.Client(timeout=5) as client:
-            while not self._closing.wait(_LOOK_EVERY_S):
-                life = self.life
-                greeting = life.daemon.logged("starting")
-                if not greeting or life.ended:
-                    continue
-                life.processes.update(self.processes())
-                try:
-                    answer: list[dict[str, Any]] = client.get(
-                        f"{greeting[0]['http']}/api/v1/cameras"
-                    ).json()
-                except httpx.TransportError:
-                    continue
-                frames = {camera["id"]: camera["frames"] for camera in answer}
-                states = {camera["id"]: camera["state"] for camera in answer}
-                life.last = Look(time.monotonic(), frames, states)
+        while not self._closing.wait(_LOOK_EVERY_S):
+            life = self.life
+            if not life.daemon.logged("starting") or life.ended:
+                continue
+            life.processes.update(self.processes())
+            try:
+                answer = life.daemon.camera_states()
+            except (OSError, HTTPException):
+                continue
+            frames = {camera["id"]: camera["frames"] for camera in answer}
+            states = {camera["id"]: camera["state"] for camera in answer}
+            life.last = Look(time.monotonic(), frames, states)
 
 
 def _name(process: psutil.Process) -> str:

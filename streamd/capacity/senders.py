@@ -4,13 +4,11 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from streamd.capacity.daemon_run import cpu_by_role
 from streamd.errors import SetupError
 from streamd.prctl import die_with_parent
 from streamd.testing.clip import Clip
+from streamd.testing.daemon_run import cpu_by_role
 from streamd.testing.rtsp_server import RtspServer
 
 _CAMERAS_A_PROCESS = 32
@@ -40,15 +38,8 @@ class Senders:
         """CPU seconds that they have taken."""
         return sum(sum(cpu_by_role(p.pid).values()) for p, _ in self._processes if p.pid)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends them."""
         for process, connection in self._processes:
             connection.close()
             process.join(5)

@@ -2,18 +2,19 @@
 
 import os
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from streamd.capacity.daemon_run import DaemonRun
 from streamd.capacity.kind import CameraKind
 from streamd.capacity.senders import Senders
 from streamd.config import RedisConfig
 from streamd.redis_client import connect
 from streamd.scrape import FRAMES, Samples, scrape, stage_ms
+from streamd.testing.daemon_run import DaemonRun, write_settings
 
 _READY_WITHIN_S = 600.0  # an engine may have to be built
 _ONLINE_WITHIN_S = 60.0
@@ -80,12 +81,14 @@ class Trial:
 
 def run_trial(plan: Plan, cameras: int, folder: Path) -> Trial:
     """Runs a daemon on `cameras` simulated ones. Raises SetupError where it does not come up."""
-    client = connect(RedisConfig(url=plan.redis_url))
-    client.delete(_STREAM)
-    with Senders(plan.clip, cameras) as senders:
-        settings = _settings(plan, senders.urls, folder)
-        with DaemonRun(folder, settings) as daemon:
-            daemon.wait_for("ready", _READY_WITHIN_S)
+    with (
+        closing(connect(RedisConfig(url=plan.redis_url))) as client,
+        closing(Senders(plan.clip, cameras)) as senders,
+    ):
+        client.delete(_STREAM)
+        path = write_settings(folder, _settings(plan, senders.urls, folder))
+        with closing(DaemonRun(path)) as daemon:
+            daemon.wait_for_log("ready", _READY_WITHIN_S)
             daemon.wait_until(lambda: _all_online(daemon), _ONLINE_WITHIN_S, "get all cameras")
             time.sleep(_SETTLES_S)
             before, spent = scrape(daemon.http), daemon.cpu_s()
@@ -94,8 +97,7 @@ def run_trial(plan: Plan, cameras: int, folder: Path) -> Trial:
             after, spent_now = scrape(daemon.http), daemon.cpu_s()
             sender_s = senders.cpu_s() - sent_s
             took_s, ended = time.monotonic() - began_s, time.time()
-    entries = client.xrange(_STREAM, int(began * 1000), int(ended * 1000))
-    client.close()
+        entries = client.xrange(_STREAM, int(began * 1000), int(ended * 1000))
     ages = [int(key.split("-")[0]) - int(fields["ts"]) for key, fields in entries]
     p50_ms, p99_ms = np.percentile(ages, [50, 99]) if ages else (float("inf"), float("inf"))
     captured = sum(_grown(before, after, key) for key in after if key[0] == "streamd_frames_total")
@@ -136,7 +138,7 @@ def _settings(plan: Plan, urls: list[str], folder: Path) -> dict[str, Any]:
 
 
 def _all_online(daemon: DaemonRun) -> bool:
-    return all(camera["state"] == "online" for camera in daemon.cameras())
+    return all(camera["state"] == "online" for camera in daemon.camera_states())
 
 
 def _grown(before: Samples, after: Samples, key: tuple[str, str]) -> float:

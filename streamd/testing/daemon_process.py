@@ -1,11 +1,6 @@
 """A daemon as its users meet it: a process, a configuration file, a log, HTTP and Redis."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +11,9 @@ import psutil
 import redis
 
 from streamd.events import Event, parse_event
+from streamd.testing.daemon_run import PATIENCE_S, DaemonRun
 from streamd.testing.redis_server import RedisServer
 
-PATIENCE_S = 60.0
 STREAM = "streamd:detections"
 STATUS = "streamd:status"
 
@@ -38,7 +33,7 @@ def eventually(look: Callable[[], T], within_s: float = PATIENCE_S, what: str = 
         time.sleep(0.05)
 
 
-class Daemon:
+class Daemon(DaemonRun):
     """`streamd run` on a configuration whose `settings` are YAML without redis and http."""
 
     def __init__(
@@ -54,52 +49,11 @@ class Daemon:
         path.write_text(f'redis: {{url: "{server.url}"{more}}}\nhttp: {http_settings}\n{settings}')
         self.config = path
         self._redis: Any = redis.Redis.from_url(server.url, decode_responses=True)
-        self.log: list[dict[str, Any]] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "streamd", "run", str(path), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._reader = threading.Thread(target=self._read_log, daemon=True)
-        self._reader.start()
-
-    def _read_log(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            try:
-                self.log.append(json.loads(line))
-            except ValueError:
-                self.log.append({"event": "plain", "text": line.decode(errors="replace").strip()})
-
-    def logged(self, event: str, **fields: Any) -> list[dict[str, Any]]:
-        """Log lines of `event` that hold `fields`."""
-        return [
-            line
-            for line in list(self.log)
-            if line["event"] == event and all(line.get(k) == v for k, v in fields.items())
-        ]
-
-    def wait_for_log(self, event: str, within_s: float = PATIENCE_S, **fields: Any) -> Any:
-        """The first log line of `event` that holds `fields`."""
-        return eventually(
-            lambda: self.logged(event, **fields), within_s, f"log line {event} {fields}"
-        )[0]
+        super().__init__(path, *arguments)
 
     def wait_ready(self) -> None:
-        """Until it has said so; one that ended instead is a failure that shows its log."""
-
-        def is_ready() -> bool:
-            if self.process.poll() is not None:
-                raise AssertionError(f"it ended with {self.process.returncode}: {self.log[-5:]}")
-            return bool(self.logged("ready"))
-
-        eventually(is_ready, what="ready")
-
-    @property
-    def http(self) -> str:
-        """Where HTTP is."""
-        return str(self.wait_for_log("starting")["http"])
+        """Until it has said so."""
+        self.wait_for_log("ready")
 
     def get(self, path: str) -> Any:
         """The answer to a GET."""
@@ -107,7 +61,7 @@ class Daemon:
 
     def cameras(self) -> dict[str, Any]:
         """The API's cameras by id."""
-        return {camera["id"]: camera for camera in self.get("/api/v1/cameras").json()}
+        return {camera["id"]: camera for camera in self.camera_states()}
 
     def wait_state(self, camera: str, state: str, reason: str | None = None) -> Any:
         """What the API says of `camera` once it is in `state`, for `reason` if given."""
@@ -150,21 +104,10 @@ class Daemon:
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
-    def wait(self, within_s: float = PATIENCE_S) -> int:
-        """The exit code."""
-        code = self.process.wait(within_s)
-        self._reader.join(5)
-        return code
-
     def close(self) -> None:
         """Kills it and its workers, if it still runs, and lets go of all."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        self._reader.join(5)
-        for pipe in (self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                pipe.close()
+        self.kill()
+        super().close()
         self._redis.close()
 
 

@@ -11,123 +11,125 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from streamd.errors import SetupError
 
+PATIENCE_S = 60.0
 _TICKS_A_S = os.sysconf("SC_CLK_TCK")
 _ENDS_WITHIN_S = 15.0
 
 
 class DaemonRun:
-    """`streamd run` on `settings`, which are written into the existing `folder`."""
+    """`streamd run` on the configuration at `path`, from its start to `close`."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], *arguments: str) -> None:
-        path = folder / "config.json"
-        path.write_text(json.dumps(settings))
-        path.chmod(0o600)
-        self._lines: list[dict[str, Any]] = []
-        self._process = subprocess.Popen(
+    def __init__(self, path: Path, *arguments: str) -> None:
+        self.log: list[dict[str, Any]] = []
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "streamd", "run", str(path), *arguments],
-            stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        self._reader = threading.Thread(target=self._read, name="log", daemon=True)
+        self._reader = threading.Thread(target=self._read_log, name="log", daemon=True)
         self._reader.start()
-
-    @property
-    def pid(self) -> int:
-        """Of the supervisor."""
-        return self._process.pid
 
     @property
     def http(self) -> str:
         """Where its HTTP is."""
-        return str(self.wait_for("starting", 30.0)["http"])
+        return str(self.wait_for_log("starting")["http"])
 
-    def wait_for(self, event: str, within_s: float) -> dict[str, Any]:
-        """The first log line of that event. Raises SetupError where it does not come."""
-        found: list[dict[str, Any]] = []
+    def logged(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        """Log lines of `event` that hold `fields`."""
+        return [
+            line
+            for line in list(self.log)
+            if line["event"] == event and all(line.get(k) == v for k, v in fields.items())
+        ]
 
-        def look() -> bool:
-            found.extend(line for line in list(self._lines) if line.get("event") == event)
-            return bool(found)
-
-        self.wait_until(look, within_s, f"say {event!r}")
-        return found[0]
+    def wait_for_log(
+        self, event: str, within_s: float = PATIENCE_S, **fields: Any
+    ) -> dict[str, Any]:
+        """The first log line of `event` that holds `fields`; see `wait_until`."""
+        what = f"say {event!r} {fields}" if fields else f"say {event!r}"
+        self.wait_until(lambda: bool(self.logged(event, **fields)), within_s, what)
+        return self.logged(event, **fields)[0]
 
     def wait_until(self, look: Callable[[], bool], within_s: float, what: str) -> None:
         """Until `look` gives True. Raises SetupError where it does not, or the daemon ends."""
         deadline_s = time.monotonic() + within_s
         while not look():
-            code = self._process.poll()
+            code = self.process.poll()
+            if code is not None:
+                self._reader.join(5)
+                if look():  # at its last words
+                    return
             if code is not None or time.monotonic() > deadline_s:
-                why = (
-                    f"did not {what} within {within_s:.0f} s" if code is None else f"ended ({code})"
-                )
+                late = f"did not {what} within {within_s:.0f} s"
+                why = late if code is None else f"ended with {code} and did not {what}"
                 raise SetupError(f"the daemon {why}; its log ends with: {self._last_line()}")
             time.sleep(0.02)
 
-    def cameras(self) -> list[dict[str, Any]]:
-        """What the API says of each."""
+    def camera_states(self) -> list[dict[str, Any]]:
+        """What the API says of each camera."""
         with urllib.request.urlopen(f"{self.http}/api/v1/cameras", timeout=10) as answer:
             cameras: list[dict[str, Any]] = json.load(answer)
         return cameras
 
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds so far by role: supervisor, ingest, inference."""
-        return cpu_by_role(self.pid)
+        return cpu_by_role(self.process.pid)
 
-    def wait(self, within_s: float) -> int:
-        """The exit code. Raises SetupError where it goes on for longer."""
-        try:
-            code = self._process.wait(within_s)
-        except subprocess.TimeoutExpired:
-            raise SetupError(f"the daemon did not end within {within_s:.0f} s") from None
+    def wait(self, within_s: float = PATIENCE_S) -> int:
+        """The exit code. Raises subprocess.TimeoutExpired where it goes on for longer."""
+        code = self.process.wait(within_s)
         self._reader.join(5)
         return code
 
     def close(self) -> None:
-        """Ends it."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        """Ends it, if it still runs, and lets go of it."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(_ENDS_WITHIN_S)
+                self.process.wait(_ENDS_WITHIN_S)
             except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+                self.kill()
         self._reader.join(5)
-        if self._process.stderr is not None:
-            self._process.stderr.close()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
 
-    def __enter__(self) -> Self:
-        return self
+    def kill(self) -> None:
+        """Kills it and its workers, if it still runs."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _read(self) -> None:
-        if self._process.stderr is None:
+    def _read_log(self) -> None:
+        if self.process.stderr is None:
             return
-        for line in self._process.stderr:
+        for line in self.process.stderr:
             try:
-                entry = json.loads(line)
+                self.log.append(json.loads(line))
             except ValueError:
-                entry = {"event": line.decode(errors="replace").strip()}
-            self._lines.append(entry)
+                self.log.append({"event": "plain", "text": line.decode(errors="replace").strip()})
 
     def _last_line(self) -> str:
-        if not self._lines:
-            return "nothing"
-        line = self._lines[-1]
-        return " ".join(str(line[key]) for key in ("event", "reason", "detail") if key in line)
+        line = self.log[-1] if self.log else {"event": "nothing"}
+        return " ".join(str(line[k]) for k in ("event", "reason", "detail", "text") if k in line)
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> Path:
+    """`settings` as a configuration in `folder`; the file."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(settings))
+    path.chmod(0o600)
+    return path
+
+
+def role_of(process_name: str) -> str:
+    """The role of a daemon's process: `sd:ingest-0` is ingest, and what has no such name leads."""
+    worker = process_name.removeprefix("sd:")
+    return worker.rpartition("-")[0] if worker != process_name else "supervisor"
 
 
 def cpu_by_role(pid: int) -> dict[str, float]:
@@ -141,8 +143,7 @@ def cpu_by_role(pid: int) -> dict[str, float]:
             todo += _children_of(process)
         except OSError:
             continue  # it ended just now
-        role = name.removeprefix("sd:").rpartition("-")[0] if name.startswith("sd:") else ""
-        used[role or "supervisor"] += spent_s
+        used[role_of(name)] += spent_s
     return used
 
 
