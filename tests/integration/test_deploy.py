@@ -102,7 +102,7 @@ def test_the_unit_is_valid_and_exposes_little(tmp_path: Path) -> None:
 
 def test_install_and_uninstall_leave_what_is_the_users(tmp_path: Path) -> None:
     commands = subprocess.run(
-        ["make", "--dry-run", "install", f"DESTDIR={tmp_path}"],
+        ["make", "--dry-run", "--no-print-directory", "install", f"DESTDIR={tmp_path}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
