@@ -7,6 +7,8 @@ from streamd.clock import Clock
 # A longer gap between two frames is taken for a pts that jumped, unless the next is as long: then
 # it is the pace of the file (a time lapse).
 _LONGEST_STEP_S = 60.0
+# Less is what rounding leaves of a pts that came twice: a tick of 90 kHz is 11 microseconds.
+_SHORTEST_STEP_S = 1e-6
 _TOLD_AGAIN_NS = 600_000_000_000
 
 
@@ -57,7 +59,7 @@ class FileTimeline:
         """Seconds from the frame before to that of `pts_s`."""
         longest_s = self._longest_step_s(pts_s)
         ways = {o + pts_s - self._last_s: o for o in (self._former_offset_s, self._offset_s)}
-        step_s = min((step for step in ways if 0 < step <= longest_s), default=None)
+        step_s = min((step for step in ways if _SHORTEST_STEP_S < step <= longest_s), default=None)
         if step_s is None:
             self._former_offset_s = self._offset_s
             self._offset_s = self._last_s + self._step_s - pts_s

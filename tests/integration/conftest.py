@@ -1,5 +1,6 @@
 """Real peers, on free ports of 127.0.0.1."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,8 +41,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the processes run and keep engines, so that each is built only once."""
-    return tmp_path_factory.mktemp("home")
+    """Where the processes run. Engines are kept for all of pytest's workers: built only once."""
+    home, kept = tmp_path_factory.mktemp("home"), tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        kept = kept.parent
+    (kept / "engines").mkdir(exist_ok=True)
+    (home / "engines").symlink_to(kept / "engines")
+    return home
 
 
 @pytest.fixture(autouse=True)

@@ -49,11 +49,13 @@ class Outcome:
     rss_mb: int
 
 
-def read_all(urls: Iterable[str | Path], *, threads: int = 2, within_s: float) -> Outcome:
+def read_all(
+    urls: Iterable[str | Path], *, threads: int = 2, timeout_s: float = 1, within_s: float
+) -> Outcome:
     """Reads `urls` in a process of its own. It must not crash, hang or raise what is not ours."""
     reader = Path(__file__).with_name("hostile_reader.py")
     done = subprocess.run(
-        [sys.executable, str(reader), str(threads)],
+        [sys.executable, str(reader), str(threads), str(timeout_s)],
         input="\n".join(map(str, urls)),
         capture_output=True,
         text=True,

@@ -1,7 +1,8 @@
 """Reads sources that mean harm, as an ingest worker does; a process of its own may crash.
 
-Its input has a URL or a path a line. It says {"begin": url} before each, and {"end": url, ...}
-after; last comes {"rss_mb": the most memory that it had}. Anything but a SourceError ends it.
+Its arguments are the number of threads and the time-out of a source in seconds; its input has a
+URL or a path a line. It says {"begin": url} before each, and {"end": url, ...} after; last comes
+{"rss_mb": the most memory that it had}. Anything but a SourceError ends it.
 """
 
 import json
@@ -9,6 +10,7 @@ import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,13 @@ from streamd.slots import InputShape
 from streamd.source import source_for
 
 SHAPE = InputShape(192, 320)
-TIMEOUT_S = 1.0
 MOST_FRAMES = 60
 LONGEST_LOOK_S = 1.5
 
 
-def read(url: str) -> dict[str, Any]:
+def read(url: str, timeout_s: float) -> dict[str, Any]:
     """What became of one source."""
-    camera = CameraConfig(id="x", url=url, open_timeout_s=TIMEOUT_S, stall_timeout_s=TIMEOUT_S)
+    camera = CameraConfig(id="x", url=url, open_timeout_s=timeout_s, stall_timeout_s=timeout_s)
     scaler, frames, damaged, reason, sizes = FastScaler(), 0, 0, "", set()
     until_s = time.monotonic() + LONGEST_LOOK_S
     try:
@@ -56,17 +57,17 @@ def say(**message: Any) -> None:
     sys.stdout.flush()
 
 
-def told(url: str) -> None:
+def told(url: str, timeout_s: float) -> None:
     say(begin=url)
     began_s = time.monotonic()
-    outcome = read(url)
+    outcome = read(url, timeout_s)
     seconds = time.monotonic() - began_s
     say(end=url, seconds=round(seconds, 3), **outcome)
 
 
 if __name__ == "__main__":
     with ThreadPoolExecutor(int(sys.argv[1])) as pool:
-        list(pool.map(told, [line.strip() for line in sys.stdin]))
+        list(pool.map(told, [line.strip() for line in sys.stdin], repeat(float(sys.argv[2]))))
     # Not ru_maxrss: that begins with the memory of the process that started this one.
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     rss_mb = int(peak) // 1024

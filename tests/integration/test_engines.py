@@ -24,14 +24,14 @@ from .harness import DaemonFactory, eventually
 from .test_bad_input import streamd
 
 SHAPES = "engines/shapes.onnx"
+SMALL = ("--imgsz", "320", "--batch-size", "2", "--precision", "fp32")
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A cache with one engine in it, and what `streamd build` said of that."""
     cache = tmp_path_factory.mktemp("cache")
-    options = ("--output", str(cache), "--batch-size", "2", "--precision", "fp32", "--json")
-    code, out, errors = streamd("build", SHAPES, *options)
+    code, out, errors = streamd("build", SHAPES, *SMALL, "--output", str(cache), "--json")
     assert (code, errors) == (0, [])
     return cache, json.loads(out)
 
@@ -45,7 +45,7 @@ def test_what_was_built_is_told_proved_and_listed(built: tuple[Path, dict[str, A
     assert (result["precision"], result["ladder"], result["shapes"]) == (
         "fp32",
         [1, 2],
-        ["192x320", "256x320", "320x320", "320x192"],
+        ["320x320"],
     )
     assert result["agreement"] >= 0.99
     assert result["proof"]["compared"] > 100
@@ -60,7 +60,7 @@ def test_what_was_built_is_told_proved_and_listed(built: tuple[Path, dict[str, A
 
 def test_building_again_takes_what_is_there(built: tuple[Path, dict[str, Any]]) -> None:
     cache, result = built
-    options = ("--output", str(cache), "--batch-size", "2", "--precision", "fp32", "--json")
+    options = (*SMALL, "--output", str(cache), "--json")
     assert json.loads(streamd("build", SHAPES, *options)[1]) == result
 
 
@@ -71,13 +71,14 @@ def test_a_damaged_engine_is_built_again(
     shutil.copytree(built[0], cache)
     (folder,) = (path for path in cache.iterdir() if path.is_dir())
     blob = folder / "320x320-1.blob"
-    whole = blob.read_bytes()
-    blob.write_bytes(whole[: len(whole) // 2])
-    options = ("--output", str(cache), "--batch-size", "2", "--precision", "fp32")
+    whole = blob.stat().st_size
+    os.truncate(blob, whole // 2)
+    options = (*SMALL, "--output", str(cache))
     code, _, errors = streamd("build", SHAPES, *options)
     assert code == 0
     assert any("320x320-1.blob: its checksum is wrong" in line for line in errors)
-    assert blob.read_bytes() == whole
+    assert blob.stat().st_size == whole
+    assert streamd("build", SHAPES, *options)[::2] == (0, [])  # and now it is taken as it is
 
 
 @pytest.mark.parametrize(
@@ -125,8 +126,7 @@ def test_a_build_that_is_killed_leaves_the_cache_whole(tmp_path: Path) -> None:
             "streamd",
             "build",
             SHAPES,
-            "--imgsz",
-            "320",
+            *SMALL,
             "--output",
             str(tmp_path),
         ],
@@ -142,14 +142,13 @@ def test_a_build_that_is_killed_leaves_the_cache_whole(tmp_path: Path) -> None:
     last = errors.splitlines()[-1]
     assert last == f"{SHAPES}: the process that built the engine was ended by SIGKILL"
     assert json.loads(streamd("engines", "--cache", str(tmp_path), "--json")[1]) == []
-    options = ("--imgsz", "320", "--output", str(tmp_path), "--batch-size", "1")
-    assert streamd("build", SHAPES, *options)[0] == 0
+    assert streamd("build", SHAPES, *SMALL, "--output", str(tmp_path))[0] == 0
     streamd("engines", "--cache", str(tmp_path), "--prune")
     assert len(files_of(tmp_path)) == 1
 
 
 def test_two_at_once_build_once(tmp_path: Path) -> None:
-    options = ("--imgsz", "320", "--output", str(tmp_path), "--batch-size", "1", "--json")
+    options = (*SMALL, "--output", str(tmp_path), "--json")
     results: list[str] = []
     threads = [
         threading.Thread(target=lambda: results.append(streamd("build", SHAPES, *options)[1]))
@@ -172,7 +171,7 @@ def test_no_space_left_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     if mounted.returncode:
         pytest.skip("this system does not let a file system be mounted")
     try:
-        code, _, errors = streamd("build", SHAPES, "--output", str(tmp_path))
+        code, _, errors = streamd("build", SHAPES, *SMALL, "--output", str(tmp_path))
         assert code == 1
         assert errors[-1].startswith(f"{tmp_path}: no space left for the engine")
         assert files_of(tmp_path) == []

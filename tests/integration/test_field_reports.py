@@ -58,7 +58,7 @@ def test_a_camera_that_freezes_looks_frozen(
 
 def test_frames_of_many_cameras_share_batches(daemon: DaemonFactory, clip: Clip) -> None:
     files = "".join(f"  - {{id: c{n}, url: {clip.path}, loop: true}}\n" for n in range(4))
-    running = daemon(f"model: {{batch_size: 4}}\ncameras:\n{files}")
+    running = daemon(f"model: {{batch_size: 4, imgsz: 320, precision: fp32}}\ncameras:\n{files}")
     running.wait_ready()
     eventually(lambda: metric(running, "streamd_batches", "streamd_batches_total") > 20)
     frames = metric(running, "streamd_batch_frames", "streamd_batch_frames_total")
@@ -70,7 +70,7 @@ def test_results_do_not_get_older_and_older_under_overload(
 ) -> None:
     mounts = [rtsp_server.mount(f"/{n}", clip.path) for n in range(6)]
     cameras = "".join(f"  - {{id: c{n}, url: '{m.url}'}}\n" for n, m in enumerate(mounts))
-    running = daemon(f"model: {{imgsz: 896, batch_size: 2}}\npublish: all\ncameras:\n{cameras}")
+    running = daemon(f"model: {{imgsz: 896, batch_size: 2, precision: fp32}}\npublish: all\ncameras:\n{cameras}")
     running.wait_ready()
     eventually(lambda: all(c["frames"]["overwritten"] > 5 for c in running.cameras().values()))
     then = len(running.events())

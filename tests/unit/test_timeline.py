@@ -61,6 +61,7 @@ PTS_WRAP_S = 2**33 / 90_000
         pytest.param([0.0, 0.1, 0.1, 0.2, 0.3], id="twice the same"),
         pytest.param([0.0, 0.1, None, None, 0.4], id="missing"),
         pytest.param([None, None, None, None, None], id="never there"),
+        pytest.param([None, 32769.0, 32769.0, -139429.0, 0.0], id="twice the same, rounded"),
         pytest.param([0.0, 0.1, -9e9, 0.3, 0.4], id="one absurd"),
         pytest.param([0.0, 0.1, 7200.0, 0.3, 0.4], id="one far ahead"),
         pytest.param([PTS_WRAP_S - 0.2, PTS_WRAP_S - 0.1, 0.0, 0.1, 0.2], id="33 bits wrap"),
