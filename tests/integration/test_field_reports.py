@@ -70,7 +70,8 @@ def test_results_do_not_get_older_and_older_under_overload(
 ) -> None:
     mounts = [rtsp_server.mount(f"/{n}", clip.path) for n in range(6)]
     cameras = "".join(f"  - {{id: c{n}, url: '{m.url}'}}\n" for n, m in enumerate(mounts))
-    running = daemon(f"model: {{imgsz: 896, batch_size: 2, precision: fp32}}\npublish: all\ncameras:\n{cameras}")
+    model = "model: {imgsz: 896, batch_size: 2, precision: fp32}"
+    running = daemon(f"{model}\npublish: all\ncameras:\n{cameras}")
     running.wait_ready()
     eventually(lambda: all(c["frames"]["overwritten"] > 5 for c in running.cameras().values()))
     then = len(running.events())
