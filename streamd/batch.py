@@ -18,13 +18,14 @@ class ReadyFrame:
 
     `since_ns` is when its camera began to wait for its turn: a frame that replaces an older one
     keeps the older one's place, so a fast camera is neither favoured nor starved. Higher
-    `priority` goes first.
+    `priority` goes first. `followers` are still frames, which have its result.
     """
 
     slot: int
     meta: FrameMeta
     since_ns: int
     priority: int = 0
+    followers: tuple[FrameMeta, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,15 @@ class Lineup:
         since_ns = self._owed_ns.pop(meta.camera, since_ns)
         waiting.append(ReadyFrame(slot, meta, since_ns, priority))
         return None
+
+    def awaits(self, camera: int) -> bool:
+        """Whether a frame of `camera` waits."""
+        return bool(self._waiting.get(camera))
+
+    def follow(self, meta: FrameMeta) -> None:
+        """Has a still frame go with the latest that waits of its camera."""
+        waiting = self._waiting[meta.camera]
+        waiting[-1] = replace(waiting[-1], followers=(*waiting[-1].followers, meta))
 
     def shed(self, captured_after_ns: int) -> list[ReadyFrame]:
         """Takes out the live frames that were captured earlier.

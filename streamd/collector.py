@@ -7,9 +7,11 @@ import time
 import numpy as np
 
 from streamd.batch import BatchPolicy, Lineup, collect_batch
+from streamd.events import InferredFrame
 from streamd.messages import LetCameraGo, TakeCameraToo
 from streamd.model_instance import Batch, Desk, ModelInstance
-from streamd.results import Results
+from streamd.results import BatchResult, Results
+from streamd.slots import FrameMeta
 from streamd.specs import InferenceSpec, ReadCamera
 
 Order = TakeCameraToo | LetCameraGo | ModelInstance
@@ -38,6 +40,7 @@ class Collector:
         self._orders = orders
         self._lineup = Lineup()
         self._batches = 0
+        self._repeated: list[FrameMeta] = []
         self._mine = np.zeros(spec.pool.count, np.bool_)
         self._cameras: dict[int, ReadCamera] = {}
         for camera in spec.cameras:
@@ -55,6 +58,7 @@ class Collector:
             began = time.thread_time_ns()
             self._follow_orders()
             self._admit()
+            self._hand_on_repeated()
             wake_at_ns = self._dispatch()
             spent = time.thread_time_ns() - began
             self._ledger.add_worker(self._spec.number, "batch_cpu_ns", spent)
@@ -97,10 +101,35 @@ class Collector:
         """Lines up every ready slot; of a live camera only the newest stays."""
         taken = [(slot, self._pool.take(slot)) for slot in self._pool.ready_slots(self._mine)]
         for slot, meta in sorted(taken, key=lambda pair: (pair[1].session, pair[1].seq)):
+            if meta.still:
+                self._repeat(slot, meta)
+                continue
             superseded = self._lineup.admit(slot, meta)
             if superseded is not None:
                 self._pool.release(superseded)
                 self._ledger.add(meta.camera, "superseded")
+
+    def _repeat(self, slot: int, meta: FrameMeta) -> None:
+        """A still frame needs no slot, only the result of the one before it."""
+        self._pool.release(slot)
+        if meta.lossless:
+            self._spec.spaces[self._cameras[meta.camera].space].ring()
+        if not self._lineup.awaits(meta.camera):
+            self._repeated.append(meta)
+        elif meta.lossless:
+            self._lineup.follow(meta)
+        else:
+            self._ledger.add(meta.camera, "still")  # what it repeats is not known yet
+
+    def _hand_on_repeated(self) -> None:
+        """Still frames take their turn after the batches that left before them."""
+        if not self._repeated:
+            return
+        now_ns, name = time.monotonic_ns(), self._model.model.name
+        frames = tuple(InferredFrame(meta, (), now_ns, 0, name) for meta in self._repeated)
+        self._results.enter(self._batches, BatchResult(frames, 0, 0, 0, 0))
+        self._batches += 1
+        self._repeated = []
 
     def _dispatch(self) -> int | None:
         """Gives batches to free runners; returns when to look again (None: at the next ring)."""

@@ -33,7 +33,8 @@ class EventData:
     """The `data` field of an event, as JSON.
 
     `pts` is the position in the media, in seconds (null where the stream tells none). `dropped`
-    counts this camera's frames that were to be inferred since its last event and were not.
+    counts this camera's frames that were to be inferred since its last event and were not. A
+    `still` frame was not inferred: it shows what the last one did, and has its objects.
     """
 
     pts: float | None
@@ -43,6 +44,7 @@ class EventData:
     dropped: int
     latency_ms: Latency
     objects: tuple[Detection, ...]
+    still: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Event:
 class InferredFrame:
     """A frame with its detections by `model`. Times are CLOCK_MONOTONIC.
 
-    `infer_ns` is that of its batch.
+    `infer_ns` is that of its batch. A still frame has the detections of the last inferred one.
     """
 
     meta: FrameMeta
@@ -106,6 +108,7 @@ def event_of(frame: InferredFrame, *, camera: str, dropped: int, now_ns: int) ->
         dropped=dropped,
         latency_ms=latency,
         objects=frame.detections,
+        still=meta.still,
     )
     return Event(
         v=SCHEMA_VERSION,

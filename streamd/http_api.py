@@ -25,6 +25,7 @@ class FrameCounts(BaseModel):
     captured: int
     inferred: int
     rate_capped: int
+    still: int
     overwritten: int
     decode_error: int
     shed: int

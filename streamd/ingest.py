@@ -13,6 +13,7 @@ from streamd.clock import Backoff, SystemClock
 from streamd.hwaccel import Accelerator
 from streamd.letterbox import FastScaler, Scaler
 from streamd.messages import LetCameraGo, ReadCameraToo, ToWorker
+from streamd.motion import MotionGate
 from streamd.prctl import set_process_name
 from streamd.slot_writer import SlotRing, SlotWriter, Space
 from streamd.source import source_for
@@ -112,6 +113,7 @@ class Readers:
             ledger=spec.ledger,
             scaler=_scaler(spec.resample),
             fps=fps,
+            motion=MotionGate(config.idle_interval_s) if config.motion == "auto" else None,
         )
         plan = CameraPlan(
             id=config.id,

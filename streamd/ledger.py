@@ -4,7 +4,7 @@ Counters live in shared memory. Each column has one owner, who alone adds to it,
 read. The ingest thread of a camera owns the INGEST columns, its inference worker the INFERENCE
 columns, the supervisor the SUPERVISOR columns. For each camera, at any moment:
 
-    captured = rate_capped + overwritten + decode_error + shed + inferred
+    captured = rate_capped + overwritten + decode_error + shed + still + inferred
                + lost_ingest + lost_inference + in_flight,      in_flight >= 0
 """
 
@@ -29,6 +29,7 @@ INGEST = (
 INFERENCE = (
     "inferred_event",  # the frame's event is with Redis, on disk, or lost and counted as that
     "inferred_quiet",  # the frame had none to publish
+    "still",  # it showed what the last inferred one did, and has that one's result
     "superseded",
     "shed",  # too old for max_latency_ms
     "objects",
@@ -36,6 +37,8 @@ INFERENCE = (
     "events_lost",
     "last_inferred_ns",
 )
+# What becomes of the frames that an inference worker takes out of slots.
+_FATES_OF_TAKEN = ("inferred_event", "inferred_quiet", "still", "superseded", "shed")
 SUPERVISOR = ("lost_ingest", "lost_inference")
 WORKER = (
     "batches",
@@ -68,6 +71,7 @@ class CameraLedger:
     overwritten: int
     decode_error: int
     shed: int
+    still: int
     lost_ingest: int
     lost_inference: int
 
@@ -75,7 +79,8 @@ class CameraLedger:
     def in_flight(self) -> int:
         """Frames captured whose outcome is still open."""
         dropped = self.rate_capped + self.overwritten + self.decode_error + self.shed
-        return self.captured - self.inferred - dropped - self.lost_ingest - self.lost_inference
+        done = self.inferred + self.still
+        return self.captured - done - dropped - self.lost_ingest - self.lost_inference
 
     def as_dict(self) -> dict[str, int]:
         """The outcomes by name, with `in_flight`."""
@@ -154,6 +159,7 @@ class Ledger:
             overwritten=get("ring_full") + get("superseded"),
             decode_error=get("decode_error"),
             shed=get("shed"),
+            still=get("still"),
             lost_ingest=get("lost_ingest"),
             lost_inference=get("lost_inference"),
         )
@@ -185,7 +191,7 @@ class Ledger:
         `taken` frames of it were taken out of slots since the ledger began.
         """
         held = taken
-        for outcome in ("inferred_event", "inferred_quiet", "superseded", "shed", "lost_inference"):
+        for outcome in (*_FATES_OF_TAKEN, "lost_inference"):
             held -= self.get(camera, outcome)
         self.add(camera, "lost_inference", held)
         return held

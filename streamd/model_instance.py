@@ -158,19 +158,16 @@ class ModelInstance:
         if self.target is not None:
             self._note_time(self.target, len(batch.frames), infer_ns)
         inferred = time.thread_time_ns()
-        frames = tuple(
-            InferredFrame(
-                frame.meta,
-                self._detector.detect(rows, frame.meta, self._ids_of(labels)),
-                batch.taken_ns,
-                infer_ns,
-                self.model.name,
-            )
-            for frame, rows, labels in zip(batch.frames, candidates, batch.classes, strict=True)
-        )
+        frames: list[InferredFrame] = []
+        for frame, rows, labels in zip(batch.frames, candidates, batch.classes, strict=True):
+            found = self._detector.detect(rows, frame.meta, self._ids_of(labels))
+            frames += [
+                InferredFrame(meta, found, batch.taken_ns, infer_ns, self.model.name)
+                for meta in (frame.meta, *frame.followers)
+            ]
         return BatchResult(
-            frames,
-            rung(self.ladder, len(frames)),
+            tuple(frames),
+            rung(self.ladder, len(batch.frames)),
             gathered - began,
             infer_ns,
             time.thread_time_ns() - inferred,

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamd.config import CameraConfig, Publish, RedisConfig
 from streamd.events import InferredFrame, PublishFilter, event_of
@@ -22,7 +22,10 @@ _FLUSH_WITHIN_S = 4.0
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """An inferred batch. `slots` is the size of the engine that ran it; times are per batch."""
+    """An inferred batch. `slots` is the size of the engine that ran it; times are per batch.
+
+    0 slots: no engine ran, all frames are still.
+    """
 
     frames: tuple[InferredFrame, ...]
     slots: int
@@ -43,10 +46,18 @@ class Outlet:
         self._ledger = ledger
         self._stages: tuple[Stage, ...] = ()
         self._dropped: int | None = None
+        self._last: InferredFrame | None = None
 
     def entry(self, frame: InferredFrame) -> Entry | None:
         """The entry for `frame`, the next one of its camera; None if it is not published."""
         index = frame.meta.camera
+        if not frame.meta.still:
+            self._last = frame
+        elif self._last is None:
+            return None  # this process has not seen what it repeats
+        else:
+            last = self._last
+            frame = replace(frame, detections=last.detections, model=last.model)
         frame = run_stages(self._stages, frame)
         self._ledger.add(index, "objects", len(frame.detections))
         if not self._filter.wants(frame.detections):
@@ -58,7 +69,7 @@ class Outlet:
             dropped=self._dropped - (dropped_before or 0),
             now_ns=time.monotonic_ns(),
         )
-        return Entry(self._stream, event.fields(), frame.meta.ready_ns)
+        return Entry(self._stream, event.fields(), frame.meta.ready_ns, still=frame.meta.still)
 
 
 class Results:
@@ -126,22 +137,25 @@ class Results:
             self._publisher.put([entry for entry in entries if entry is not None])
             for frame, entry in zip(result.frames, entries, strict=True):
                 if entry is None:
-                    self._ledger.add(frame.meta.camera, "inferred_quiet")
+                    still = frame.meta.still
+                    self._ledger.add(frame.meta.camera, "still" if still else "inferred_quiet")
             self._count(result, time.thread_time_ns() - began)
 
     def _count(self, result: BatchResult, publish_cpu_ns: int) -> None:
         now_ns = time.monotonic_ns()
         for frame in result.frames:
             self._ledger.set(frame.meta.camera, "last_inferred_ns", now_ns)
+        self._ledger.add_worker(self._worker, "publish_cpu_ns", publish_cpu_ns)
+        if not result.slots:
+            return
         self.batch_ns += 0.1 * (result.infer_ns - self.batch_ns)
         for column, count in (
             ("batches", 1),
-            ("frames", len(result.frames)),
+            ("frames", sum(not frame.meta.still for frame in result.frames)),
             ("batch_slots", result.slots),
             ("gather_cpu_ns", result.gather_cpu_ns),
             ("infer_wall_ns", result.infer_ns),
             ("postprocess_cpu_ns", result.postprocess_cpu_ns),
-            ("publish_cpu_ns", publish_cpu_ns),
         ):
             self._ledger.add_worker(self._worker, column, count)
 
@@ -164,12 +178,12 @@ class Deliveries:
 
     def kept(self, entries: Sequence[Entry]) -> None:
         """See publisher.Listener."""
-        self._book(entries, "inferred_event")
+        self._book_results(entries)
 
     def sent(self, entries: Sequence[Entry]) -> None:
         """See publisher.Listener."""
         fresh = [entry for entry in entries if not entry.spooled]
-        self._book(fresh, "inferred_event")
+        self._book_results(fresh)
         self._book(entries, "events")
         now_ns = time.monotonic_ns()
         for entry in fresh:
@@ -177,7 +191,7 @@ class Deliveries:
 
     def lost(self, entries: Sequence[Entry], why: str) -> None:
         """See publisher.Listener."""
-        self._book([entry for entry in entries if not entry.spooled], "inferred_event")
+        self._book_results([entry for entry in entries if not entry.spooled])
         self._book(entries, "events_lost")
         self._log.warning("events_lost", count=len(entries), reason=why)
         by_camera: dict[str, list[Entry]] = {}
@@ -204,6 +218,10 @@ class Deliveries:
         if not up:
             self._ledger.add_worker(self._worker, "redis_errors", 1)
         self._link.send(RedisReport(up, error))
+
+    def _book_results(self, entries: Sequence[Entry]) -> None:
+        self._book([entry for entry in entries if not entry.still], "inferred_event")
+        self._book([entry for entry in entries if entry.still], "still")
 
     def _book(self, entries: Sequence[Entry], column: str) -> None:
         for entry in entries:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from streamd.decoder import DecodedFrame
 from streamd.ledger import Ledger
 from streamd.letterbox import Letterbox, Scaler, display_size
+from streamd.motion import MotionGate
 from streamd.slots import FrameMeta, InputShape, Ring, SlotPool, TsSource
 
 
@@ -112,6 +113,7 @@ class SlotWriter:
         ledger: Ledger,
         scaler: Scaler,
         fps: float | None,
+        motion: MotionGate | None = None,
     ) -> None:
         self._camera = camera
         self._session = session
@@ -119,6 +121,8 @@ class SlotWriter:
         self._ledger = ledger
         self._scaler = scaler
         self._cap = RateCap(fps)
+        self._motion = motion
+        self._went_astray = 0
         self._seq = 0
         self._box: Letterbox | None = None
         self._painted: dict[int, Letterbox] = {}
@@ -146,12 +150,15 @@ class SlotWriter:
         if not self._cap.admits(capture.media_s):
             self._ledger.add(self._camera, "rate_capped")
             return True
+        still = self._is_still(frame, capture)
         slot = self._free_slot(capture.lossless)
         if slot is None:
             self._ledger.add(self._camera, "ring_full")
             return not capture.lossless
         scale_began = time.monotonic_ns()
-        box = self._fill(slot, frame)
+        box = self._box_of(frame)
+        if not still:
+            self._fill(slot, frame, box)
         ready_ns = time.monotonic_ns()
         meta = FrameMeta(
             camera=self._camera,
@@ -171,10 +178,23 @@ class SlotWriter:
             scale=box.scale,
             pad_x=box.pad_x,
             pad_y=box.pad_y,
+            still=still,
         )
         self._slots.pool.submit(slot, meta)
         self._slots.on_ready()
+        if self._motion is not None and not still:
+            self._motion.inferred()
         return True
+
+    def _is_still(self, frame: DecodedFrame, capture: Capture) -> bool:
+        """Whether the result of the last inferred frame holds for this one."""
+        if self._motion is None:
+            return False
+        astray = sum(self._ledger.get(self._camera, name) for name in ("shed", "lost_inference"))
+        if astray != self._went_astray:
+            self._went_astray = astray
+            self._motion.forget()
+        return self._motion.is_still(frame.image, capture.media_s)
 
     def _free_slot(self, lossless: bool) -> int | None:
         while True:
@@ -183,13 +203,16 @@ class SlotWriter:
             if slot is not None or not lossless or not self._slots.space.wait(ticket):
                 return slot
 
-    def _fill(self, slot: int, frame: DecodedFrame) -> Letterbox:
-        """Scales `frame` into `slot`; the padding is painted only where its place changed."""
-        began = time.thread_time_ns()
+    def _box_of(self, frame: DecodedFrame) -> Letterbox:
         width, height = display_size(frame.image)
         box = self._box
         if box is None or (box.width, box.height) != (width, height):
             box = self._box = Letterbox.best(width, height, self._slots.shapes)
+        return box
+
+    def _fill(self, slot: int, frame: DecodedFrame, box: Letterbox) -> None:
+        """Scales `frame` into `slot`; the padding is painted only where its place changed."""
+        began = time.thread_time_ns()
         image = self._slots.pool.image(slot, box.shape)
         if self._painted.get(slot) != box:
             box.paint_padding(image)
@@ -200,4 +223,3 @@ class SlotWriter:
         self._ledger.add(self._camera, "scale_cpu_ns", scaled - began)
         self._ledger.add(self._camera, "copy_cpu_ns", time.thread_time_ns() - scaled)
         self._ledger.add(self._camera, "scaled")
-        return box

@@ -80,6 +80,7 @@ class FrameMeta:
     processes share. `work_ns` went into decoding and scaling. `width` and `height` are those of
     the picture as it is shown, `shape_*` those of the engine's input. A point of the picture lies
     at `x * scale + pad_x`, `y * scale + pad_y` of the slot.
+    A `still` frame shows what the last one before it showed, and its slot holds no image.
     """
 
     camera: int
@@ -99,6 +100,7 @@ class FrameMeta:
     scale: float
     pad_x: int
     pad_y: int
+    still: bool = False
 
     @property
     def shape(self) -> InputShape:
@@ -125,6 +127,7 @@ class FrameMeta:
             self.scale,
             self.pad_x,
             self.pad_y,
+            self.still,
         )
 
 
@@ -147,6 +150,7 @@ META = np.dtype(
         ("scale", np.float64),
         ("pad_x", np.int32),
         ("pad_y", np.int32),
+        ("still", np.bool_),
     ],
     align=True,
 )

@@ -22,13 +22,14 @@ class Entry:
     """One stream entry to be sent; its field `id` tells it from all others.
 
     `ready_ns` goes back to the listener. A `spooled` entry was on disk, perhaps since an earlier
-    process.
+    process. A `still` one is of a frame that was not inferred.
     """
 
     stream: str
     fields: dict[str, Any]
     ready_ns: int = 0
     spooled: bool = False
+    still: bool = False
 
     @property
     def id(self) -> str:

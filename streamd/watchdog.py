@@ -7,6 +7,8 @@ help.
 
 from collections.abc import Mapping
 
+_NOT_TO_BE_INFERRED = ("rate_capped", "decode_error", "still")
+
 
 class Watchdog:
     """Says at which looks the service manager is to be told; `interval_s` is its patience."""
@@ -34,7 +36,7 @@ class Watchdog:
         """
         if now_s - self._told_s < self._interval_s / 4:
             return False
-        asked_for = frames["captured"] - frames["rate_capped"] - frames["decode_error"]
+        asked_for = frames["captured"] - sum(frames[name] for name in _NOT_TO_BE_INFERRED)
         if asked_for > self._wanted and frames["inferred"] == self._inferred:
             return False
         self._told_s, self._wanted, self._inferred = now_s, asked_for, frames["inferred"]

@@ -135,6 +135,16 @@ class CameraConfig(Section):
     decode: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where to decode: cpu, cuda (an NVIDIA GPU); auto: cuda where it can"
     )
+    motion: Literal["off", "auto"] = Field(
+        "off",
+        description="auto: a frame that shows what the last inferred one did has its result",
+    )
+    idle_interval_s: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        description="with motion: auto, a frame is inferred at least this often, in seconds",
+    )
     priority: int = Field(
         0,
         ge=-100,
@@ -182,6 +192,12 @@ class CameraConfig(Section):
             raise ValueError(f"scheme {scheme!r} is none of {known}, nor is it a file's path")
         return f"{scheme.lower()}://{rest}"
 
+    @field_validator("motion", mode="before")
+    @classmethod
+    def _off_is_no_boolean(cls, value: object) -> object:
+        """YAML reads a bare `off` as false."""
+        return "off" if value is False else value
+
     @field_validator("loop", "paced")
     @classmethod
     def _for_files(cls, value: bool, info: ValidationInfo) -> bool:
@@ -205,7 +221,7 @@ class Config(Section):
     publish: Publish = Field(
         Publish.DETECTIONS,
         description="changes: when the objects change; detections: frames with objects and the "
-        "first empty one after them; all: every inferred frame",
+        "first empty one after them; all: every frame that has a result",
     )
     cameras: tuple[CameraConfig, ...] = Field(min_length=1, description="the sources of frames")
 

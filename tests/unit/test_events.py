@@ -75,6 +75,7 @@ def test_an_event_has_the_fields_of_its_contract() -> None:
                 "box": [604.0, 211.5, 688.2, 430.0],
             }
         ],
+        "still": False,
     }
 
 
@@ -179,6 +180,7 @@ def test_the_schema_names_every_field_of_an_event_and_requires_it() -> None:
     event = example_event()
     assert set(definitions["Event"]["required"]) == set(event.fields())
     data = json.loads(event.fields()["data"])
-    assert set(definitions["EventData"]["required"]) == set(data)
+    # What came later than schema version 1 is not required: events of earlier releases hold.
+    assert {*definitions["EventData"]["required"], "still"} == set(data)
     assert set(definitions["Latency"]["required"]) == set(data["latency_ms"])
     assert set(definitions["Detection"]["required"]) == set(data["objects"][0])

@@ -15,7 +15,7 @@ import streamd
 LAYERS = (
     "streamd errors clock memory notify nvidia prctl scenes scrape",
     "config",
-    "slots timeline rtcp turnstile logs ledger child hwaccel allocation thinning watchdog",
+    "slots timeline rtcp turnstile logs ledger child hwaccel allocation thinning motion watchdog",
     "redis_client spool crash_report http_doors",
     "batch overload source letterbox decoder spooler engines",
     "letterbox_exact slot_writer detections publisher specs probe pictures checkpoint export_child",
@@ -43,8 +43,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 
 # Who may import what is heavy or belongs to one place.
 OWNERS = {
-    "av": "allocation hwaccel source rtcp decoder letterbox letterbox_exact pictures probe testing "
-    "demo",
+    "av": "allocation hwaccel source rtcp decoder letterbox letterbox_exact motion pictures probe "
+    "testing demo",
     "cv2": "letterbox_exact detections scenes testing demo",
     "openvino": "engines.openvino_engine engines.reference",
     "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision build "

@@ -241,10 +241,11 @@ def test_the_outcomes_of_a_camera_are_told_by_name() -> None:
         overwritten=10,
         decode_error=5,
         shed=1,
+        still=2,
         lost_ingest=4,
         lost_inference=3,
     )
-    assert counts.as_dict()["in_flight"] == 7
+    assert counts.as_dict()["in_flight"] == 5
 
 
 @given(st.floats(0, 100))

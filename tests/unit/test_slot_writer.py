@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from streamd.ledger import Ledger
 from streamd.letterbox import PAD_VALUE
+from streamd.motion import MotionGate
 from streamd.slot_writer import Capture, RateCap, SlotRing, SlotWriter, Space
 from streamd.slots import FrameMeta, Ring, SlotPool, TsSource
 
@@ -43,7 +44,12 @@ class ServedSpace(Space):
 class Rig:
     """A writer with a ring of two slots and what it writes to."""
 
-    def __init__(self, fps: float | None = None, space: Space | None = None) -> None:
+    def __init__(
+        self,
+        fps: float | None = None,
+        space: Space | None = None,
+        motion: MotionGate | None = None,
+    ) -> None:
         self.pool = SlotPool(3, SQUARE)
         self.ledger = Ledger(2, 1)
         self.rings = 0
@@ -56,6 +62,7 @@ class Rig:
             ledger=self.ledger,
             scaler=self.scaler,
             fps=fps,
+            motion=motion,
         )
         self.read: list[FrameMeta] = []
 
@@ -91,6 +98,28 @@ def test_a_live_frame_is_dropped_and_never_waits_while_all_slots_are_unread() ->
     assert rig.ledger.get(1, "ring_full") == 3
     assert isinstance(rig.space, ServedSpace)
     assert rig.space.waits == 0
+
+
+def test_a_still_frame_takes_a_slot_without_an_image_until_a_result_was_lost() -> None:
+    rig, frame = Rig(motion=MotionGate(60)), decoded_frame()
+    for n in range(4):
+        if n == 3:
+            rig.ledger.add(1, "shed")
+        rig.writer.write(frame, capture(n / 10), 0)
+        rig.read_oldest()
+    assert [meta.still for meta in rig.read] == [False, True, True, False]
+    assert rig.ledger.get(1, "scaled") == 2
+
+
+def test_a_frame_without_a_slot_is_nothing_that_others_could_repeat() -> None:
+    rig, frame = Rig(motion=MotionGate(60)), decoded_frame()
+    for seconds in (0, 100, 200, 200.1):
+        rig.writer.write(frame, capture(seconds), 0)
+    rig.read_oldest()
+    rig.writer.write(frame, capture(200.2), 0)
+    rig.read_oldest()
+    rig.read_oldest()
+    assert [meta.still for meta in rig.read] == [False, False, False]
 
 
 def test_a_files_frame_waits_for_a_slot_and_none_is_lost() -> None:

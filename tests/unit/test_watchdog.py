@@ -6,13 +6,14 @@ from streamd.watchdog import Watchdog
 
 
 def frames(
-    captured: int, inferred: int, rate_capped: int = 0, decode_error: int = 0
+    captured: int, inferred: int, rate_capped: int = 0, decode_error: int = 0, still: int = 0
 ) -> dict[str, int]:
     return {
         "captured": captured,
         "inferred": inferred,
         "rate_capped": rate_capped,
         "decode_error": decode_error,
+        "still": still,
     }
 
 
@@ -34,6 +35,7 @@ def test_cameras_that_deliver_nothing_that_is_asked_for_are_no_fault_of_it() -> 
     assert watchdog.is_due(100, frames(0, 0))
     assert watchdog.is_due(110, frames(50, 0, rate_capped=20, decode_error=30))
     assert watchdog.is_due(120, frames(50, 0, rate_capped=20, decode_error=30))
+    assert watchdog.is_due(130, frames(70, 0, rate_capped=20, decode_error=30, still=20))
 
 
 @pytest.mark.parametrize(

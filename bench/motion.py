@@ -1,0 +1,137 @@
+"""What the motion gate saves, and what it costs in recall.
+
+    python -m bench.motion --model yolov8n.onnx --video pedestrians.mp4
+
+Recall: the video, and a scene made from it that stands still for 20 s, moves for 3 s, and so on,
+with the noise of a camera; each is read by two cameras, one with `motion: auto`. Of the objects
+that the other one has, how many does it have in the same frame: same label, IoU of 0.5 or more?
+Cost: four cameras on a picture that never moves, at full speed with and without the gate, in turns;
+the ratio of their rates is that of what a frame costs.
+"""
+
+import argparse
+import json
+import tempfile
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+
+import av
+import numpy as np
+
+from bench.full_speed import fps_of, looped
+from streamd.detections import overlap
+from streamd.events import Event
+from streamd.testing.daemon_process import Daemon
+from streamd.testing.redis_server import RedisServer
+
+_FPS = 10
+_STILL, _MOVING, _TURNS = 20 * _FPS, 3 * _FPS, 4
+_NOISE_LEVELS = 2.0
+
+
+def main() -> None:
+    """Measures and prints one table."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--model", required=True)
+    options.add_argument("--video", required=True, type=Path)
+    options.add_argument("--seconds", type=float, default=12.0, help="of each run at full speed")
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--json", action="store_true", help="print the figures as JSON")
+    asked = options.parse_args()
+    with tempfile.TemporaryDirectory(prefix="streamd-bench-") as name, RedisServer() as server:
+        folder = Path(name)
+        images = _images(asked.video)
+        rare, still = folder / "rare.mp4", folder / "still.mp4"
+        _encode(rare, _rarely_moving(images))
+        _encode(still, [_noisy(images[0], seed) for seed in range(_STILL)])
+        found: dict[str, float] = {}
+        for label, video in (("video", asked.video.resolve()), ("rare motion", rare)):
+            recall, share = _compare(folder, asked.model, video, server)
+            found |= {f"recall, {label}": recall, f"still frames, {label}": share}
+        found["cost of a still frame"] = _cost(folder, asked, still, server)
+    if asked.json:
+        print(json.dumps(found))
+        return
+    print("| figure | value |\n|---|---|")
+    for figure, value in found.items():
+        print(f"| {figure} | {value:.3f} |")
+
+
+def _compare(folder: Path, model: str, video: Path, server: RedisServer) -> tuple[float, float]:
+    """Recall of a gated camera against one that is not, and the share of still frames."""
+    settings = (
+        f"model: {{path: {model}}}\npublish: all\ncameras:\n"
+        f"  - {{id: all-{video.stem}, url: {video}}}\n"
+        f"  - {{id: gated-{video.stem}, url: {video}, motion: auto}}\n"
+    )
+    with closing(Daemon(folder / "recall.yaml", settings, server, ("--until-done",))) as daemon:
+        if daemon.process.wait() != 0:
+            raise SystemExit(f"{video}: the daemon failed")
+        every, gated = (daemon.events(f"{kind}-{video.stem}") for kind in ("all", "gated"))
+    pairs = list(zip(every, gated, strict=True))
+    wanted = sum(event.n for event in every)
+    found = sum(_found(one, other) for one, other in pairs)
+    return found / wanted, sum(event.data.still for event in gated) / len(gated)
+
+
+def _found(every: Event, gated: Event) -> int:
+    return sum(
+        any(
+            own.label == wanted.label and overlap(own.box, wanted.box) >= 0.5
+            for own in gated.data.objects
+        )
+        for wanted in every.data.objects
+    )
+
+
+def _cost(folder: Path, asked: argparse.Namespace, still: Path, server: RedisServer) -> float:
+    """A still frame's cost with the gate, as a share of that without; median of the rounds."""
+    shares = []
+    for _ in range(asked.rounds):
+        rates = []
+        for motion in ("off", "auto"):
+            settings = looped([still] * 4, {"path": asked.model}, server.url)
+            settings["publish"] = "detections"
+            for camera in settings["cameras"]:
+                camera["motion"] = motion
+            rates.append(fps_of(folder, settings, asked.seconds))
+        shares.append(rates[0] / rates[1])
+    return median(shares)
+
+
+def _images(video: Path) -> list[np.ndarray]:
+    """All frames of `video` as (height, width, 3) uint8 RGB."""
+    with av.open(str(video)) as source:
+        return [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
+
+
+def _rarely_moving(images: list[np.ndarray]) -> list[np.ndarray]:
+    frames: list[np.ndarray] = []
+    for turn in range(_TURNS):
+        moving = images[turn * _MOVING : (turn + 1) * _MOVING]
+        frames += [moving[0]] * _STILL + moving
+    return [_noisy(image, seed) for seed, image in enumerate(frames)]
+
+
+def _noisy(image: np.ndarray, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, _NOISE_LEVELS, image.shape)
+    noisy: np.ndarray = (image + noise).clip(0, 255).astype(np.uint8)
+    return noisy
+
+
+def _encode(path: Path, images: list[np.ndarray]) -> None:
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=_FPS)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, _FPS)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+if __name__ == "__main__":
+    main()
