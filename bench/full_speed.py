@@ -39,4 +39,4 @@ def fps_of(folder: Path, settings: dict[str, Any], seconds: float) -> float:
 
 
 def _done(samples: Samples) -> float:
-    return samples[FRAMES] + samples.get(("streamd_frames_total", "still"), 0.0)
+    return samples[FRAMES] + samples["streamd_frames_total", "still"]

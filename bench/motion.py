@@ -15,7 +15,6 @@ import argparse
 import json
 import tempfile
 from contextlib import closing
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -24,6 +23,7 @@ import av
 import numpy as np
 
 from bench.full_speed import fps_of, looped
+from streamd.demo.clips import write_images
 from streamd.detections import overlap
 from streamd.events import Event
 from streamd.testing.daemon_process import Daemon
@@ -32,6 +32,7 @@ from streamd.testing.redis_server import RedisServer
 _FPS = 10
 _STILL, _MOVING, _TURNS = 20 * _FPS, 3 * _FPS, 4
 _NOISE_LEVELS = 2.0
+_WITHIN_S = 1800.0
 
 
 def main() -> None:
@@ -47,8 +48,9 @@ def main() -> None:
         folder = Path(name)
         images = _images(asked.video)
         rare, still = folder / "rare.mp4", folder / "still.mp4"
-        _encode(rare, _rarely_moving(images))
-        _encode(still, [_noisy(images[0], seed) for seed in range(_STILL)])
+        size = images[0].shape[1], images[0].shape[0]
+        write_images(rare, _rarely_moving(images), size, _FPS)
+        write_images(still, [_noisy(images[0], seed) for seed in range(_STILL)], size, _FPS)
         found: dict[str, float] = {}
         for label, video in (("video", asked.video.resolve()), ("rare motion", rare)):
             figures = _compare(folder, asked.model, video, server)
@@ -70,7 +72,7 @@ def _compare(folder: Path, model: str, video: Path, server: RedisServer) -> dict
         f"  - {{id: gated-{video.stem}, url: {video}, motion: auto}}\n"
     )
     with closing(Daemon(folder / "recall.yaml", settings, server, ("--until-done",))) as daemon:
-        if daemon.process.wait() != 0:
+        if daemon.wait(_WITHIN_S) != 0:
             raise SystemExit(f"{video}: the daemon failed")
         every, gated = (daemon.events(f"{kind}-{video.stem}") for kind in ("all", "gated"))
     pairs = list(zip(every, gated, strict=True))
@@ -128,18 +130,6 @@ def _noisy(image: np.ndarray, seed: int) -> np.ndarray:
     noise = np.random.default_rng(seed).normal(0, _NOISE_LEVELS, image.shape)
     noisy: np.ndarray = (image + noise).clip(0, 255).astype(np.uint8)
     return noisy
-
-
-def _encode(path: Path, images: list[np.ndarray]) -> None:
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=_FPS)
-        stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        for number, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(image, "rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, _FPS)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -40,7 +41,6 @@ class Collector:
         self._orders = orders
         self._lineup = Lineup()
         self._batches = 0
-        self._repeated: list[FrameMeta] = []
         self._mine = np.zeros(spec.pool.count, np.bool_)
         self._cameras: dict[int, ReadCamera] = {}
         for camera in spec.cameras:
@@ -57,8 +57,7 @@ class Collector:
             self._bell.wait(None if wake_at_ns is None else self._seconds_until(wake_at_ns))
             began = time.thread_time_ns()
             self._follow_orders()
-            self._admit()
-            self._hand_on_repeated()
+            self._repeat(self._admit())
             wake_at_ns = self._dispatch()
             spent = time.thread_time_ns() - began
             self._ledger.add_worker(self._spec.number, "batch_cpu_ns", spent)
@@ -97,39 +96,36 @@ class Collector:
     def _mark(self, camera: ReadCamera, *, mine: bool) -> None:
         self._mine[camera.ring.first : camera.ring.first + camera.ring.count] = mine
 
-    def _admit(self) -> None:
-        """Lines up every ready slot; of a live camera only the newest stays."""
+    def _admit(self) -> list[FrameMeta]:
+        """Lines up every ready slot; of a live camera only the newest stays.
+
+        Returns the still frames whose result is not waited for.
+        """
         taken = [(slot, self._pool.take(slot)) for slot in self._pool.ready_slots(self._mine)]
+        self._give_back((slot, meta) for slot, meta in taken if meta.still)
+        repeated = []
         for slot, meta in sorted(taken, key=lambda pair: (pair[1].session, pair[1].seq)):
             if meta.still:
-                self._repeat(slot, meta)
+                if not self._lineup.awaits(meta.camera):
+                    repeated.append(meta)
+                elif meta.lossless:
+                    self._lineup.follow(meta)
+                else:
+                    self._ledger.add(meta.camera, "still")  # what it repeats is not known yet
                 continue
             superseded = self._lineup.admit(slot, meta)
             if superseded is not None:
                 self._pool.release(superseded)
                 self._ledger.add(meta.camera, "superseded")
+        return repeated
 
-    def _repeat(self, slot: int, meta: FrameMeta) -> None:
-        """A still frame needs no slot, only the result of the one before it."""
-        self._pool.release(slot)
-        if meta.lossless:
-            self._spec.spaces[self._cameras[meta.camera].space].ring()
-        if not self._lineup.awaits(meta.camera):
-            self._repeated.append(meta)
-        elif meta.lossless:
-            self._lineup.follow(meta)
-        else:
-            self._ledger.add(meta.camera, "still")  # what it repeats is not known yet
-
-    def _hand_on_repeated(self) -> None:
+    def _repeat(self, still: list[FrameMeta]) -> None:
         """Still frames take their turn after the batches that left before them."""
-        if not self._repeated:
-            return
-        now_ns, name = time.monotonic_ns(), self._model.model.name
-        frames = tuple(InferredFrame(meta, (), now_ns, 0, name) for meta in self._repeated)
-        self._results.enter(self._batches, BatchResult(frames, 0, 0, 0, 0))
-        self._batches += 1
-        self._repeated = []
+        if still:
+            now_ns, name = time.monotonic_ns(), self._model.model.name
+            frames = tuple(InferredFrame(meta, (), now_ns, 0, name) for meta in still)
+            self._results.enter(self._batches, BatchResult(frames, 0, 0, 0, 0))
+            self._batches += 1
 
     def _dispatch(self) -> int | None:
         """Gives batches to free runners; returns when to look again (None: at the next ring)."""
@@ -159,12 +155,15 @@ class Collector:
         return size
 
     def _release(self, batch: Batch) -> None:
-        """Gives the slots back and wakes the files that wait for one."""
+        self._give_back((frame.slot, frame.meta) for frame in batch.frames)
+
+    def _give_back(self, slots: Iterable[tuple[int, FrameMeta]]) -> None:
+        """Releases slots, and wakes the files that wait for one."""
         waiting = set()
-        for frame in batch.frames:
-            self._pool.release(frame.slot)
-            if frame.meta.lossless:
-                waiting.add(self._cameras[frame.meta.camera].space)
+        for slot, meta in slots:
+            self._pool.release(slot)
+            if meta.lossless:
+                waiting.add(self._cameras[meta.camera].space)
         for space in waiting:
             self._spec.spaces[space].ring()
 

@@ -111,7 +111,7 @@ class FastScaler:
             interpolation=Interpolation.FAST_BILINEAR,
             threads=1,
         )
-        return upright(rgb_view(rgb), frame.rotation)
+        return upright(packed_view(rgb, 3), frame.rotation)
 
 
 def display_size(frame: av.VideoFrame) -> tuple[int, int]:
@@ -139,12 +139,12 @@ def source_color_range(frame: av.VideoFrame) -> int:
     return int(ColorRange.JPEG if full else ColorRange.MPEG)
 
 
-def rgb_view(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """The pixels of an rgb24 frame as (height, width, 3), without a copy."""
+def packed_view(frame: av.VideoFrame, channels: int) -> NDArray[np.uint8]:
+    """The pixels of an rgb24 (3) or gray (1) frame as (height, width, channels), without a copy."""
     plane = frame.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    pixels: NDArray[np.uint8] = rows[: frame.height, : frame.width * 3]
-    return pixels.reshape(frame.height, frame.width, 3)
+    pixels: NDArray[np.uint8] = rows[: frame.height, : frame.width * channels]
+    return pixels.reshape(frame.height, frame.width, channels)
 
 
 def upright(image: NDArray[np.uint8], rotation_deg: int) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from streamd.letterbox import Letterbox, rgb_view, source_color_range, source_colorspace, upright
+from streamd.letterbox import Letterbox, packed_view, source_color_range, source_colorspace, upright
 
 
 class ExactScaler:
@@ -26,7 +26,7 @@ class ExactScaler:
             interpolation=Interpolation.BICUBIC,
             threads=1,
         )
-        picture = upright(rgb_view(rgb), frame.rotation)
+        picture = upright(packed_view(rgb, 3), frame.rotation)
         if picture.shape[:2] == (box.inner_height, box.inner_width):
             return picture
         size = (box.inner_width, box.inner_height)

@@ -7,6 +7,8 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from streamd.letterbox import packed_view
+
 # The picture is compared as this many cells along its longer side, each the mean of its pixels.
 _CELLS = 160
 # Levels of 255 by which a single cell must differ: more than the noise of a camera leaves in the
@@ -58,6 +60,4 @@ class MotionGate:
             interpolation=Interpolation.AREA,
             threads=1,
         )
-        plane = tiny.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        return rows[: tiny.height, : tiny.width].astype(np.int16)
+        return packed_view(tiny, 1)[..., 0].astype(np.int16)

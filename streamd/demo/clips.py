@@ -1,13 +1,16 @@
 """Scenes as real video files, with the truth of every frame."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
 import av
+import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from streamd.scenes import Scene, Truth
 
@@ -45,22 +48,38 @@ def write_clip(path: Path, scene: Scene, seconds: float, codec: str = "h264") ->
 
     `codec` is h264, hevc, mjpeg, av1 or vp9.
     """
+    truth = []
+
+    def images() -> Iterator[NDArray[np.uint8]]:
+        for index in range(max(1, round(seconds * scene.fps))):
+            image, objects = scene.frame(index)
+            truth.append(tuple(objects))
+            yield image
+
+    write_images(path, images(), (scene.width, scene.height), scene.fps, codec)
+    return Clip(path, scene.fps, scene.width, scene.height, tuple(truth))
+
+
+def write_images(
+    path: Path,
+    images: Iterable[NDArray[np.uint8]],
+    size: tuple[int, int],
+    fps: float,
+    codec: str = "h264",
+) -> None:
+    """Encodes `images`, (height, width, 3) uint8 RGB of `size` (width, height), as write_clip."""
     encoder, pixel_format, options = _ENCODERS[codec]
     full_range = codec == "mjpeg"
-    frames = max(1, round(seconds * scene.fps))
-    truth = []
     with av.open(str(path), "w") as container:
-        rate = Fraction(scene.fps).limit_denominator(1001)
+        rate = Fraction(fps).limit_denominator(1001)
         stream = cast(VideoStream, container.add_stream(encoder, rate=rate, options=options))
-        stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, pixel_format
+        stream.width, stream.height, stream.pix_fmt = *size, pixel_format
         context = stream.codec_context
-        context.gop_size = max(1, round(scene.fps))
+        context.gop_size = max(1, round(fps))
         if not full_range:  # JPEG is BT.601 by definition and takes no tag
             context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = ColorRange.JPEG if full_range else ColorRange.MPEG
-        for index in range(frames):
-            image, objects = scene.frame(index)
-            truth.append(tuple(objects))
+        for index, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
                 format=pixel_format,
                 dst_colorspace=Colorspace.ITU601 if full_range else Colorspace.ITU709,
@@ -72,4 +91,3 @@ def write_clip(path: Path, scene: Scene, seconds: float, codec: str = "h264") ->
             frame.pts, frame.time_base = index, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    return Clip(path, scene.fps, scene.width, scene.height, tuple(truth))

@@ -26,6 +26,22 @@ MS = 1_000_000
 US = 1_000
 
 
+def test_still_frames_go_with_the_latest_that_waits_of_their_camera() -> None:
+    lineup = Lineup()
+    assert not lineup.awaits(1)
+    for slot in (0, 1):
+        lineup.admit(slot, frame_meta(camera=1, seq=slot * 10, lossless=True))
+    still = [frame_meta(camera=1, seq=seq, lossless=True, still=True) for seq in (11, 12)]
+    for meta in still:
+        lineup.follow(meta)
+    assert (lineup.awaits(1), lineup.awaits(2)) == (True, False)
+    ((first, second),) = lineup.ready
+    assert (first.followers, second.followers) == ((), tuple(still))
+    lineup.remove([first], now_ns=7)
+    ((second,),) = lineup.ready
+    assert second.followers == tuple(still)
+
+
 @dataclass(frozen=True)
 class SimulatedCamera:
     """Frames by the time since the one before, and the shape of each."""

@@ -15,10 +15,11 @@ import streamd
 LAYERS = (
     "streamd errors clock memory notify nvidia prctl scenes scrape",
     "config",
-    "slots timeline rtcp turnstile logs ledger child hwaccel allocation thinning motion watchdog",
+    "slots timeline rtcp turnstile logs ledger child hwaccel allocation thinning watchdog",
     "redis_client spool crash_report http_doors",
     "batch overload source letterbox decoder spooler engines",
-    "letterbox_exact slot_writer detections publisher specs probe pictures checkpoint export_child",
+    "letterbox_exact motion detections publisher specs probe pictures checkpoint export_child",
+    "slot_writer",
     "messages",
     "camera events agreement worker",
     "stages status subscriber client proof",
