@@ -3,10 +3,10 @@
     python -m bench.motion --model yolov8n.onnx --video pedestrians.mp4
 
 Recall: the video, and a scene made from it that stands still for 20 s, moves for 3 s, and so on,
-with the noise of a camera; each is read by two cameras, one with `motion: auto`. Of the objects
-that the other one has, how many does it have in the same frame: same label, IoU of 0.5 or more?
-Noise alone makes a model lose and find objects at the edge of its confidence: for scale, how many
-of them does the camera without the gate have in the frame before?
+without and with the noise of a camera; each is read by two cameras, one with `motion: auto`. Of the
+objects that the other one has, how many does it have in the same frame: same label, IoU of 0.5 or
+more? Noise alone makes a model lose and find objects at the edge of its confidence: for scale, how
+many of those in still frames does the camera without the gate have a second before?
 Cost: four cameras on a picture that never moves, at full speed with and without the gate, in turns;
 the ratio of their rates is that of what a frame costs.
 """
@@ -15,7 +15,6 @@ import argparse
 import json
 import tempfile
 from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -47,12 +46,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="streamd-bench-") as name, RedisServer() as server:
         folder = Path(name)
         images = _images(asked.video)
-        rare, still = folder / "rare.mp4", folder / "still.mp4"
+        rare, noisy, still = (folder / f"{name}.mp4" for name in ("rare", "noisy", "still"))
         size = images[0].shape[1], images[0].shape[0]
         write_images(rare, _rarely_moving(images), size, _FPS)
-        write_images(still, [_noisy(images[0], seed) for seed in range(_STILL)], size, _FPS)
+        write_images(noisy, _with_noise(_rarely_moving(images)), size, _FPS)
+        write_images(still, _with_noise([images[0]] * _STILL), size, _FPS)
         found: dict[str, float] = {}
-        for label, video in (("video", asked.video.resolve()), ("rare motion", rare)):
+        for label, video in (
+            ("video", asked.video.resolve()),
+            ("rare motion", rare),
+            ("rare motion, noise", noisy),
+        ):
             figures = _compare(folder, asked.model, video, server)
             found |= {f"{figure}, {label}": value for figure, value in figures.items()}
         found["cost of a still frame"] = _cost(folder, asked, still, server)
@@ -75,16 +79,23 @@ def _compare(folder: Path, model: str, video: Path, server: RedisServer) -> dict
         if daemon.wait(_WITHIN_S) != 0:
             raise SystemExit(f"{video}: the daemon failed")
         every, gated = (daemon.events(f"{kind}-{video.stem}") for kind in ("all", "gated"))
-    pairs = list(zip(every, gated, strict=True))
-    wanted = sum(event.n for event in every)
-    return {
-        "recall": sum(_found(one, other) for one, other in pairs) / wanted,
-        "recall of the frame before, without the gate": sum(
-            _found(after, before) for before, after in pairwise(every)
-        )
-        / wanted,
+    figures = {
         "still frames": sum(event.data.still for event in gated) / len(gated),
+        "recall": _recall(list(zip(every, gated, strict=True))),
     }
+    at_rest = [
+        (every[number], every[number - _FPS])
+        for number in range(_FPS, len(every))
+        if gated[number].data.still and gated[number - _FPS].data.still
+    ]
+    if at_rest:
+        figures["recall of the second before, without the gate"] = _recall(at_rest)
+    return figures
+
+
+def _recall(pairs: list[tuple[Event, Event]]) -> float:
+    """The share of the objects of the first events that the second ones have."""
+    return sum(_found(one, other) for one, other in pairs) / sum(one.n for one, _ in pairs)
 
 
 def _found(every: Event, gated: Event) -> int:
@@ -123,13 +134,15 @@ def _rarely_moving(images: list[np.ndarray]) -> list[np.ndarray]:
     for turn in range(_TURNS):
         moving = images[turn * _MOVING : (turn + 1) * _MOVING]
         frames += [moving[0]] * _STILL + moving
-    return [_noisy(image, seed) for seed, image in enumerate(frames)]
+    return frames
 
 
-def _noisy(image: np.ndarray, seed: int) -> np.ndarray:
-    noise = np.random.default_rng(seed).normal(0, _NOISE_LEVELS, image.shape)
-    noisy: np.ndarray = (image + noise).clip(0, 255).astype(np.uint8)
-    return noisy
+def _with_noise(images: list[np.ndarray]) -> list[np.ndarray]:
+    noise = np.random.default_rng(0)
+    return [
+        (image + noise.normal(0, _NOISE_LEVELS, image.shape)).clip(0, 255).astype(np.uint8)
+        for image in images
+    ]
 
 
 if __name__ == "__main__":
