@@ -56,21 +56,26 @@ def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
     model = load_instance(
         spec.model, spec.model_config, spec.pool, lambda step: log.info("engine_build", step=step)
     )
-    results = Results(
-        worker=spec.number,
-        cameras=spec.cameras,
-        make_outlet=partial(_outlet, spec),
-        redis=spec.redis,
-        ledger=spec.ledger,
-        link=link,
-        room=max(_ROOM, 2 * model.runners),
-    )
+    results = results_for(spec, link, model.runners)
     results.start()
     collector = Collector(spec, model, results, stop, orders)
     link.send(_report(model, time.monotonic() - began))
     successor.first_is_ready()
     batches = collector.run()
     results.close(batches)
+
+
+def results_for(spec: InferenceSpec, link: SupervisorLink, runners: int) -> Results:
+    """The way out of a worker whose model has so many runners."""
+    return Results(
+        worker=spec.number,
+        cameras=spec.cameras,
+        make_outlet=partial(_outlet, spec),
+        redis=spec.redis,
+        ledger=spec.ledger,
+        link=link,
+        room=max(_ROOM, 2 * runners),
+    )
 
 
 class NextModel:
