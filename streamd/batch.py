@@ -2,7 +2,10 @@
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from streamd.slots import FrameMeta, InputShape
 
@@ -12,8 +15,7 @@ MAX_WAIT_NS = 100_000_000
 IDLE_AFTER_NS = 2_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class ReadyFrame:
+class ReadyFrame(Struct, frozen=True):
     """A taken slot that waits for a batch.
 
     `since_ns` is when its camera began to wait for its turn: a frame that replaces an older one

@@ -1,10 +1,10 @@
 """From candidates to detections in pixels of the source picture."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Protocol
 
 import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,8 +13,7 @@ from streamd.engines.contract import ModelInfo
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Detection:
+class Detection(msgspec.Struct, frozen=True):
     """An object in a frame: `box` is x1, y1, x2, y2 in pixels of the source frame."""
 
     label: str
@@ -68,13 +67,14 @@ class Detector:
         rows = candidates[(scores >= self._confidence) & (scores > 0)]
         if classes is not None:
             rows = rows[np.isin(rows[:, 5], list(classes))]
-        kept = rows.tolist() if self._end_to_end else self._suppress(rows.tolist())
-        return tuple(self._detection(row, frame) for row in kept[: self._max])
+        kept = rows if self._end_to_end else self._suppress(rows)
+        return self._detections(kept[: self._max].astype(np.float64), frame)
 
-    def _suppress(self, rows: list[list[float]]) -> list[list[float]]:
-        """Greedy non-maximum suppression within each class."""
-        if len(rows) < 2:
-            return rows
+    def _suppress(self, candidates: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Greedy non-maximum suppression within each class; best first."""
+        if len(candidates) < 2:
+            return candidates
+        rows = candidates.tolist()
         # OpenCV keeps classes apart by moving each beyond the last: that needs positive corners.
         low = min(0.0, *(min(row[:2]) for row in rows))
         boxes = [(x1 - low, y1 - low, x2 - x1, y2 - y1) for x1, y1, x2, y2, _, _ in rows]
@@ -82,22 +82,22 @@ class Detector:
         labels = [int(row[5]) for row in rows]
         # No score threshold: the rows are above ours, and OpenCV's excludes a score that equals it.
         kept = cv2.dnn.NMSBoxesBatched(boxes, scores, labels, 0.0, self._iou)
-        return sorted((rows[i] for i in kept), key=lambda row: -row[4])
+        return candidates[sorted(kept, key=lambda i: -scores[i])]
 
-    def _detection(self, row: list[float], frame: Placed) -> Detection:
-        x1, y1, x2, y2, score, label = row
-        class_id = int(label)
-        box = (
-            _unscale(x1, frame.pad_x, frame.scale, frame.width),
-            _unscale(y1, frame.pad_y, frame.scale, frame.height),
-            _unscale(x2, frame.pad_x, frame.scale, frame.width),
-            _unscale(y2, frame.pad_y, frame.scale, frame.height),
+    def _detections(self, rows: NDArray[np.float64], frame: Placed) -> tuple[Detection, ...]:
+        """The (K, 6) `rows` in pixels of the source, kept within the picture."""
+        pads = (frame.pad_x, frame.pad_y, frame.pad_x, frame.pad_y)
+        limits = (frame.width, frame.height, frame.width, frame.height)
+        boxes = ((rows[:, :4] - pads) / frame.scale).clip(0.0, limits).round(2)
+        return tuple(
+            Detection(self._labels[class_id], class_id, score, tuple(box))
+            for class_id, score, box in zip(
+                rows[:, 5].astype(int).tolist(),
+                rows[:, 4].round(4).tolist(),
+                boxes.tolist(),
+                strict=True,
+            )
         )
-        return Detection(self._labels[class_id], class_id, round(score, 4), box)
-
-
-def _unscale(position: float, pad_px: int, scale: float, limit_px: int) -> float:
-    return round(min(max((position - pad_px) / scale, 0.0), limit_px), 2)
 
 
 def overlap(first: Box, second: Box) -> float:

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -15,8 +14,7 @@ SCHEMA_VERSION = 1
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
+class Latency(msgspec.Struct, frozen=True):
     """Milliseconds of a frame's way: decode and scale, wait for a batch, infer, capture to event.
 
     `total` is also what the frame waited before decoding and what postprocessing took.
@@ -28,8 +26,7 @@ class Latency:
     total: float
 
 
-@dataclass(frozen=True, slots=True)
-class EventData:
+class EventData(msgspec.Struct, frozen=True):
     """The `data` field of an event, as JSON.
 
     `pts` is the position in the media, in seconds (null where the stream tells none). `dropped`
@@ -47,8 +44,7 @@ class EventData:
     still: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One frame of one camera. `ts` is the capture time in epoch milliseconds.
 
     `id` is camera:session:seq; `seq` counts the camera's frames, published or not.
@@ -77,8 +73,7 @@ class Event:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class InferredFrame:
+class InferredFrame(msgspec.Struct, frozen=True):
     """A frame with its detections by `model`. Times are CLOCK_MONOTONIC.
 
     `infer_ns` is that of its batch. A still frame has the detections of the last inferred one.

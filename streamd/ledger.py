@@ -8,6 +8,7 @@ columns, the supervisor the SUPERVISOR columns. For each camera, at any moment:
                + lost_ingest + lost_inference + in_flight,      in_flight >= 0
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -55,6 +56,10 @@ WORKER = (
     "spool_oldest_ms",
 )
 _COLUMNS = {name: i for i, name in enumerate((*INGEST, *INFERENCE, *SUPERVISOR))}
+_DROPPED = [
+    _COLUMNS[name]
+    for name in ("ring_full", "superseded", "decode_error", "shed", "lost_ingest", "lost_inference")
+]
 _WORKER_COLUMNS = {name: i for i, name in enumerate(WORKER)}
 
 # Upper bounds of the latency histogram, in seconds: 1 ms to 45 s, each 1.25 times the last.
@@ -136,7 +141,7 @@ class Ledger:
 
     def observe_latency(self, worker: int, seconds: float) -> None:
         """Counts one frame's time from its slot to Redis' answer."""
-        self._latency[worker, int(np.searchsorted(LATENCY_BOUNDS_S, seconds))] += 1
+        self._latency[worker, bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
 
     def latency_counts(self, worker: int) -> list[int]:
         """Frames by latency: one count for each of LATENCY_BOUNDS_S, and one above them."""
@@ -170,9 +175,7 @@ class Ledger:
 
     def dropped(self, camera: int) -> int:
         """Frames of a camera that were to be inferred and were not."""
-        counts = self.camera(camera)
-        lost = counts.lost_ingest + counts.lost_inference
-        return counts.overwritten + counts.decode_error + counts.shed + lost
+        return int(self._counts[camera, _DROPPED].sum())
 
     def close_ingest(self, camera: int, submitted: int) -> int:
         """Books what a dead ingest worker held of a camera as lost; returns how many frames.

@@ -3,7 +3,9 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from streamd.config import CameraConfig, Publish, RedisConfig
 from streamd.events import InferredFrame, PublishFilter, event_of

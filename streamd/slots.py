@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,8 +32,7 @@ class TsSource(IntEnum):
     ARRIVAL = 2
 
 
-@dataclass(frozen=True, slots=True)
-class InputShape:
+class InputShape(msgspec.Struct, frozen=True):
     """Size of an engine's input in pixels."""
 
     height: int
@@ -70,8 +70,7 @@ class Ring:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class FrameMeta:
+class FrameMeta(msgspec.Struct, frozen=True):
     """What is known of the frame in a slot.
 
     `camera` is the camera's index; `session` the start of its session, epoch seconds; `seq` counts
@@ -107,30 +106,8 @@ class FrameMeta:
         """The engine input that the image was made for."""
         return InputShape(self.shape_height, self.shape_width)
 
-    def row(self) -> tuple[int | float, ...]:
-        """The values in the order of META."""
-        return (
-            self.camera,
-            self.session,
-            self.seq,
-            self.pts_s,
-            self.capture_wall_ns,
-            self.capture_ns,
-            self.ready_ns,
-            self.work_ns,
-            self.ts_source,
-            self.lossless,
-            self.width,
-            self.height,
-            self.shape_height,
-            self.shape_width,
-            self.scale,
-            self.pad_x,
-            self.pad_y,
-            self.still,
-        )
 
-
+# A FrameMeta in memory: its fields in their order.
 META = np.dtype(
     [
         ("camera", np.int32),
@@ -202,7 +179,7 @@ class SlotPool:
 
     def submit(self, slot: int, meta: FrameMeta) -> None:
         """Hands a filled slot to the reader."""
-        self._meta[slot] = meta.row()
+        self._meta[slot] = msgspec.structs.astuple(meta)
         self._written[slot] += 1
 
     # The reader's side: the one inference worker that the camera is assigned to.

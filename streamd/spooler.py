@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -17,8 +16,7 @@ from streamd.spool import Spool
 _AGAIN_AFTER_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One stream entry to be sent; its field `id` tells it from all others.
 
     `ready_ns` goes back to the listener. A `spooled` entry was on disk, perhaps since an earlier
