@@ -39,7 +39,7 @@ from streamd.letterbox import Letterbox
 from streamd.memory import Doorbell
 from streamd.model_instance import ModelInstance
 from streamd.prctl import die_with_parent
-from streamd.slot_writer import Capture, SlotRing, SlotWriter, Space
+from streamd.slot_writer import Capture, SlotRing, SlotWriter, Space, Waiters
 from streamd.slots import InputShape, SlotPool, TsSource, lay_out_rings
 from streamd.specs import InferenceSpec, ReadCamera, WorkerIdentity
 from streamd.testing.redis_server import RedisServer
@@ -196,14 +196,13 @@ class _Nothing:
 
 def _cameras_main(spec: InferenceSpec) -> None:
     die_with_parent()
-    spaces = []
+    waiters = Waiters(spec.pool)
     for camera in spec.cameras:
         space = Space()
-        spaces.append(space)
+        waiters.add(camera.ring, space)
         threading.Thread(target=_film, args=(spec, camera, space), daemon=True).start()
     while spec.spaces[0].wait(None):
-        for space in spaces:
-            space.released()
+        waiters.released()
 
 
 def _film(spec: InferenceSpec, camera: ReadCamera, space: Space) -> None:

@@ -61,38 +61,52 @@ def collect_batch(
     longer than that. Of several that may leave, the one whose first frame comes first does: no
     shape starves, and none keeps a fuller one waiting.
     """
-    heads = [frames[0] for frames in ready if frames]
+    by_shape: dict[InputShape, list[Sequence[ReadyFrame]]] = {}
+    for frames in ready:
+        by_shape.setdefault(frames[0].meta.shape, []).append(frames)
     wake_at_ns = None
-    for shape in _in_turn(heads):
-        ours = [frame for frame in heads if frame.meta.shape == shape]
-        turns = sorted(
-            (position, -frame.priority, frame.since_ns, frame.slot, frame)
-            for frames in ready
-            for position, frame in enumerate(_leading(frames, shape))
-        )
-        frames = tuple(turn[-1] for turn in turns[: policy.max_size])
-        oldest = min(ours, key=lambda frame: frame.since_ns)
+    for shape, line in sorted(by_shape.items(), key=_first_rank):
+        complete = len(line) >= min(policy.max_size, active_cameras.get(shape, 0))
+        batch = _first(line, shape, policy.max_size)
+        if complete or len(batch) == policy.max_size:
+            return Decision(frames=batch)
+        oldest = min((frames[0] for frames in line), key=lambda frame: frame.since_ns)
         # A live frame that replaced another is newer than its camera's wait, a file's next older.
         deadline_ns = min(oldest.since_ns, oldest.meta.ready_ns) + policy.max_wait_ns
-        complete = len(frames) == policy.max_size or len(ours) >= active_cameras.get(shape, 0)
-        if complete or now_ns >= deadline_ns:
-            return Decision(frames=frames)
+        if now_ns >= deadline_ns:
+            return Decision(frames=batch)
         wake_at_ns = deadline_ns if wake_at_ns is None else min(wake_at_ns, deadline_ns)
     return Decision(wake_at_ns=wake_at_ns)
 
 
-def _in_turn(heads: Iterable[ReadyFrame]) -> Iterable[InputShape]:
-    """The shapes of `heads`, the one whose first frame should go first at the front."""
-    ordered = sorted(heads, key=lambda frame: (-frame.priority, frame.since_ns))
-    return dict.fromkeys(frame.meta.shape for frame in ordered)
+def _rank(frame: ReadyFrame) -> tuple[int, int, int]:
+    """The smallest goes first."""
+    return -frame.priority, frame.since_ns, frame.slot
 
 
-def _leading(frames: Sequence[ReadyFrame], shape: InputShape) -> Iterable[ReadyFrame]:
-    """The frames of one camera up to the first of another shape, so that its order holds."""
-    for frame in frames:
-        if frame.meta.shape != shape:
-            return
-        yield frame
+def _first_rank(line: tuple[InputShape, list[Sequence[ReadyFrame]]]) -> tuple[int, int, int]:
+    return min(_rank(frames[0]) for frames in line[1])
+
+
+def _first(
+    line: list[Sequence[ReadyFrame]], shape: InputShape, most: int
+) -> tuple[ReadyFrame, ...]:
+    """Up to `most` frames: one of each camera in `line`, then the second of each, and so on.
+
+    Of each camera up to the first one of another shape, so that its order holds.
+    """
+    batch: list[ReadyFrame] = []
+    position = 0
+    while line and len(batch) < most:
+        heads = [frames[position] for frames in line]
+        batch += sorted(heads, key=_rank)[: most - len(batch)]
+        position += 1
+        line = [
+            frames
+            for frames in line
+            if len(frames) > position and frames[position].meta.shape == shape
+        ]
+    return tuple(batch)
 
 
 class Lineup:
@@ -106,6 +120,9 @@ class Lineup:
         self._period_ns: dict[int, float] = {}
         self._priority: dict[int, int] = {}
         self._owed_ns: dict[int, int] = {}
+        self._active: dict[int, InputShape] = {}
+        self._active_count: Counter[InputShape] = Counter()
+        self._active_until_ns = 0
 
     def __len__(self) -> int:
         return sum(len(frames) for frames in self._waiting.values())
@@ -184,14 +201,17 @@ class Lineup:
             self._owed_ns,
         ):
             memory.pop(camera, None)
+        self._active_until_ns = 0
 
     def active_cameras(self, now_ns: int) -> Mapping[InputShape, int]:
         """How many cameras of each shape delivered within the last two seconds."""
-        return Counter(
-            self._shape[camera]
-            for camera, seen_ns in self._seen_ns.items()
-            if now_ns - seen_ns < IDLE_AFTER_NS
-        )
+        if now_ns >= self._active_until_ns:
+            seen = {c: ns for c, ns in self._seen_ns.items() if now_ns - ns < IDLE_AFTER_NS}
+            self._active = {camera: self._shape[camera] for camera in seen}
+            self._active_count = Counter(self._active.values())
+            # None of these is idle before then; others are counted from their next frame on.
+            self._active_until_ns = min(seen.values(), default=now_ns) + IDLE_AFTER_NS
+        return self._active_count
 
     def adaptive_wait_ns(self, now_ns: int, batch_ns: float) -> int:
         """How long a batch may wait for more: the shortest live period less `batch_ns`.
@@ -211,7 +231,9 @@ class Lineup:
     def _note_period(self, meta: FrameMeta) -> None:
         last = self._seen_ns.get(meta.camera)
         self._seen_ns[meta.camera] = meta.ready_ns
-        self._shape[meta.camera] = meta.shape
+        shape = self._shape[meta.camera] = meta.shape
+        if self._active.get(meta.camera) != shape:
+            self._active_until_ns = 0
         if last is None or meta.lossless:
             return
         gap = meta.ready_ns - last

@@ -126,10 +126,10 @@ class PublishFilter:
 
     def wants(self, detections: tuple[Detection, ...]) -> bool:
         """True if the frame with these detections is to be published; frames come in order."""
-        labels = Counter(detection.label for detection in detections)
-        last, self._last = self._last, labels
         if self._policy is Publish.ALL:
             return True
+        labels = Counter(detection.label for detection in detections)
+        last, self._last = self._last, labels
         if self._policy is Publish.CHANGES:
             return labels != last
         return bool(labels or last)

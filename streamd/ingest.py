@@ -15,7 +15,8 @@ from streamd.letterbox import FastScaler, Scaler
 from streamd.messages import LetCameraGo, ReadCameraToo, ToWorker
 from streamd.motion import MotionGate
 from streamd.prctl import set_process_name
-from streamd.slot_writer import SlotRing, SlotWriter, Space
+from streamd.slot_writer import SlotRing, SlotWriter, Space, Waiters
+from streamd.slots import Ring
 from streamd.source import source_for
 from streamd.specs import CameraAssignment, IngestSpec
 from streamd.worker import SupervisorLink, run_worker
@@ -41,9 +42,10 @@ def _ingest(spec: IngestSpec, link: SupervisorLink) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """A camera, the thread that reads it, and what wakes it when a slot was released."""
+    """A camera, its slots, the thread that reads it, and what wakes it when one was released."""
 
     camera: Camera
+    ring: Ring
     thread: threading.Thread
     space: Space
 
@@ -60,6 +62,7 @@ class Readers:
         self._spec = spec
         self._link = link
         self._readers: dict[int, _Reader] = {}
+        self._waiters = Waiters(spec.pool)
 
     def order(self, message: ToWorker) -> None:
         """Does what the supervisor asks for."""
@@ -67,7 +70,9 @@ class Readers:
             case ReadCameraToo(assignment):
                 self.start(assignment)
             case LetCameraGo(index):
-                self._readers.pop(index).stop()
+                reader = self._readers.pop(index)
+                self._waiters.remove(reader.ring)
+                reader.stop()
             case _:
                 raise TypeError(f"{type(message).__name__} is not for an ingest worker")
 
@@ -78,13 +83,15 @@ class Readers:
         thread = threading.Thread(
             target=self._run, args=(assignment, camera), name=assignment.config.id, daemon=True
         )
-        self._readers[assignment.index] = _Reader(camera, thread, space)
+        ring = assignment.ring
+        self._readers[assignment.index] = _Reader(camera, ring, thread, space)
+        if assignment.config.is_local_file:
+            self._waiters.add(ring, space)
         thread.start()
 
     def space_released(self) -> None:
         """Wakes the files that wait for a slot."""
-        for reader in self._readers.values():
-            reader.space.released()
+        self._waiters.released()
 
     def stop(self) -> None:
         """Ends all threads, as far as they end in time."""

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from streamd.decoder import DecodedFrame
 from streamd.ledger import Ledger
 from streamd.letterbox import Letterbox, Scaler, display_size
@@ -95,6 +97,32 @@ class Space:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+class Waiters:
+    """The cameras of a process that wait for slots; only those with a free one are woken."""
+
+    def __init__(self, pool: SlotPool) -> None:
+        self._pool = pool
+        self._spaces: dict[int, Space] = {}
+        self._slots = np.zeros(pool.count, np.bool_)
+
+    def add(self, ring: Ring, space: Space) -> None:
+        """`space` is that of the camera of `ring`."""
+        for slot in range(ring.first, ring.first + ring.count):
+            self._spaces[slot] = space
+            self._slots[slot] = True
+
+    def remove(self, ring: Ring) -> None:
+        """A camera left."""
+        for slot in range(ring.first, ring.first + ring.count):
+            self._spaces.pop(slot, None)
+            self._slots[slot] = False
+
+    def released(self) -> None:
+        """Some slots were released."""
+        for space in {self._spaces[slot] for slot in self._pool.free_slots(self._slots)}:
+            space.released()
 
 
 class SlotWriter:

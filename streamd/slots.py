@@ -177,6 +177,11 @@ class SlotPool:
                 return slot
         return None
 
+    def free_slots(self, among: NDArray[np.bool_]) -> list[int]:
+        """Slots that may be filled, among those of the (count,) mask `among`."""
+        free: list[int] = np.flatnonzero((self._released == self._written) & among).tolist()
+        return free
+
     def submit(self, slot: int, meta: FrameMeta) -> None:
         """Hands a filled slot to the reader."""
         self._meta[slot] = msgspec.structs.astuple(meta)
