@@ -12,6 +12,7 @@ either process (medians of the rounds).
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import queue
@@ -48,7 +49,6 @@ from streamd.worker import SupervisorLink, run_worker
 _SHAPE = InputShape(640, 640)
 _OBJECTS = 20
 _BATCH = 8
-_SLOTS = 4
 _FPS = 25
 _WARMS_UP_S = 2.0
 _MODEL = ModelInfo(
@@ -93,14 +93,15 @@ Moved = tuple[float, float, float]
 
 def _measure(count: int, redis_url: str, seconds: float) -> Moved:
     """Frames a second, and CPU microseconds a frame of the inference worker and of the cameras."""
-    pool, ledger = SlotPool(_SLOTS * count, _SHAPE), Ledger(count, 1)
+    each = max(4, math.ceil(2 * _BATCH / count) + 1)  # as in streamd/layout.py, for files
+    pool, ledger = SlotPool(each * count, _SHAPE), Ledger(count, 1)
     ready, space = Doorbell(), Doorbell()
     spec = InferenceSpec(
         identity=WorkerIdentity("inference-0", os.getpid(), LogConfig()),
         number=0,
         cameras=tuple(
             ReadCamera(CameraConfig(id=f"c{index}", url="none.mp4"), index, ring, space=0)
-            for index, ring in enumerate(lay_out_rings([_SLOTS] * count))
+            for index, ring in enumerate(lay_out_rings([each] * count))
         ),
         model=_MODEL,
         model_config=ModelConfig(batch_size=_BATCH),
@@ -198,8 +199,7 @@ def _cameras_main(spec: InferenceSpec) -> None:
     die_with_parent()
     waiters = Waiters(spec.pool)
     for camera in spec.cameras:
-        space = Space()
-        waiters.add(camera.ring, space)
+        space = waiters.join(camera.ring)
         threading.Thread(target=_film, args=(spec, camera, space), daemon=True).start()
     while spec.spaces[0].wait(None):
         waiters.released()

@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -65,10 +66,10 @@ def collect_batch(
     for frames in ready:
         by_shape.setdefault(frames[0].meta.shape, []).append(frames)
     wake_at_ns = None
-    for shape, line in sorted(by_shape.items(), key=_first_rank):
-        complete = len(line) >= min(policy.max_size, active_cameras.get(shape, 0))
+    for shape in _in_turn(by_shape):
+        line = by_shape[shape]
         batch = _first(line, shape, policy.max_size)
-        if complete or len(batch) == policy.max_size:
+        if len(batch) == policy.max_size or len(line) >= active_cameras.get(shape, 0):
             return Decision(frames=batch)
         oldest = min((frames[0] for frames in line), key=lambda frame: frame.since_ns)
         # A live frame that replaced another is newer than its camera's wait, a file's next older.
@@ -79,13 +80,16 @@ def collect_batch(
     return Decision(wake_at_ns=wake_at_ns)
 
 
+def _in_turn(by_shape: Mapping[InputShape, list[Sequence[ReadyFrame]]]) -> list[InputShape]:
+    """The shapes, the one whose first frame goes first at the front."""
+    if len(by_shape) == 1:
+        return list(by_shape)
+    return sorted(by_shape, key=lambda shape: min(_rank(line[0]) for line in by_shape[shape]))
+
+
 def _rank(frame: ReadyFrame) -> tuple[int, int, int]:
     """The smallest goes first."""
     return -frame.priority, frame.since_ns, frame.slot
-
-
-def _first_rank(line: tuple[InputShape, list[Sequence[ReadyFrame]]]) -> tuple[int, int, int]:
-    return min(_rank(frames[0]) for frames in line[1])
 
 
 def _first(
@@ -96,15 +100,15 @@ def _first(
     Of each camera up to the first one of another shape, so that its order holds.
     """
     batch: list[ReadyFrame] = []
-    position = 0
-    while line and len(batch) < most:
+    for position in count():
         heads = [frames[position] for frames in line]
         batch += sorted(heads, key=_rank)[: most - len(batch)]
-        position += 1
+        if len(batch) == most or not line:
+            break
         line = [
             frames
             for frames in line
-            if len(frames) > position and frames[position].meta.shape == shape
+            if len(frames) > position + 1 and frames[position + 1].meta.shape == shape
         ]
     return tuple(batch)
 

@@ -9,11 +9,15 @@ import numpy as np
 
 from streamd.batch import BatchPolicy, Lineup, collect_batch
 from streamd.events import InferredFrame
+from streamd.memory import Doorbell
 from streamd.messages import LetCameraGo, TakeCameraToo
 from streamd.model_instance import Batch, Desk, ModelInstance
 from streamd.results import BatchResult, Results
 from streamd.slots import FrameMeta
 from streamd.specs import InferenceSpec, ReadCamera
+
+# A camera has more slots than it can fill in this time.
+_BUSY_S = 0.01
 
 Order = TakeCameraToo | LetCameraGo | ModelInstance
 
@@ -45,7 +49,9 @@ class Collector:
         self._cameras: dict[int, ReadCamera] = {}
         for camera in spec.cameras:
             self._add(camera)
-        self._desk = Desk(self._release, results.enter, self._bell.ring)
+        self._freed = Doorbell()
+        self._busy = False
+        self._desk = Desk(self._release, results.enter, self._freed.ring)
         self._model = model
         self._retired: list[ModelInstance] = []
 
@@ -54,7 +60,7 @@ class Collector:
         self._model.start(self._desk)
         wake_at_ns: int | None = time.monotonic_ns()  # slots may be ready from before a restart
         while not (self._stop.is_set() and self._drained()):
-            self._bell.wait(None if wake_at_ns is None else self._seconds_until(wake_at_ns))
+            self._wait(wake_at_ns)
             began = time.thread_time_ns()
             self._follow_orders()
             self._repeat(self._admit())
@@ -65,6 +71,16 @@ class Collector:
         for model in (*self._retired, self._model):
             model.join()
         return self._batches
+
+    def _wait(self, wake_at_ns: int | None) -> None:
+        """Until a frame is ready; while all runners are busy, until one is free.
+
+        Not for longer than a moment, then: frames that are superseded must make room for newer.
+        """
+        if self._busy:
+            self._freed.wait(_BUSY_S)
+        else:
+            self._bell.wait(None if wake_at_ns is None else self._seconds_until(wake_at_ns))
 
     def _follow_orders(self) -> None:
         while not self._orders.empty():
@@ -128,7 +144,8 @@ class Collector:
             self._batches += 1
 
     def _dispatch(self) -> int | None:
-        """Gives batches to free runners; returns when to look again (None: at the next ring)."""
+        """Gives batches to free runners; returns when to look again (None: once one is ready)."""
+        self._busy = False
         while self._model.reserve():
             now_ns = time.monotonic_ns()
             policy = BatchPolicy(self._fitting(now_ns), self._wait_ns(now_ns))
@@ -141,6 +158,7 @@ class Collector:
             classes = tuple(self._cameras[f.meta.camera].config.classes for f in decision.frames)
             self._model.infer(Batch(self._batches, decision.frames, classes, now_ns))
             self._batches += 1
+        self._busy = True
         return None
 
     def _fitting(self, now_ns: int) -> int:

@@ -71,22 +71,20 @@ class Readers:
                 self.start(assignment)
             case LetCameraGo(index):
                 reader = self._readers.pop(index)
-                self._waiters.remove(reader.ring)
+                self._waiters.leave(reader.ring)
                 reader.stop()
             case _:
                 raise TypeError(f"{type(message).__name__} is not for an ingest worker")
 
     def start(self, assignment: CameraAssignment) -> None:
         """Begins to read a camera."""
-        space = Space()
+        space = self._waiters.join(assignment.ring)
         camera = self._camera(assignment, space)
         thread = threading.Thread(
             target=self._run, args=(assignment, camera), name=assignment.config.id, daemon=True
         )
         ring = assignment.ring
         self._readers[assignment.index] = _Reader(camera, ring, thread, space)
-        if assignment.config.is_local_file:
-            self._waiters.add(ring, space)
         thread.start()
 
     def space_released(self) -> None:

@@ -175,7 +175,8 @@ class Ledger:
 
     def dropped(self, camera: int) -> int:
         """Frames of a camera that were to be inferred and were not."""
-        return int(self._counts[camera, _DROPPED].sum())
+        counts: list[int] = self._counts[camera].tolist()
+        return sum(counts[column] for column in _DROPPED)
 
     def close_ingest(self, camera: int, submitted: int) -> int:
         """Books what a dead ingest worker held of a camera as lost; returns how many frames.

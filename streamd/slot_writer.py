@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -69,15 +70,23 @@ class SlotRing:
 
 
 class Space:
-    """Lets the cameras of a process wait until the reader has released slots."""
+    """Lets a camera wait until the reader has released slots of it.
 
-    def __init__(self) -> None:
+    `on_use` is called once, before the first look for a slot that may be waited for.
+    """
+
+    def __init__(self, on_use: Callable[[], None] = lambda: None) -> None:
+        self._on_use = on_use
+        self._used = False
         self._changed = threading.Condition()
         self._releases = 0
         self._closed = False
 
     def ticket(self) -> int:
         """To be drawn before one looks for a free slot, so that no release is missed."""
+        if not self._used:
+            self._used = True
+            self._on_use()
         return self._releases
 
     def wait(self, ticket: int) -> bool:
@@ -100,29 +109,33 @@ class Space:
 
 
 class Waiters:
-    """The cameras of a process that wait for slots; only those with a free one are woken."""
+    """The cameras of a process that wait for slots; only those with a free one are woken.
+
+    Which ones wait shows at their first frame: files do, and so do recordings on a web server.
+    """
 
     def __init__(self, pool: SlotPool) -> None:
         self._pool = pool
         self._spaces: dict[int, Space] = {}
         self._slots = np.zeros(pool.count, np.bool_)
 
-    def add(self, ring: Ring, space: Space) -> None:
-        """`space` is that of the camera of `ring`."""
-        for slot in range(ring.first, ring.first + ring.count):
-            self._spaces[slot] = space
-            self._slots[slot] = True
+    def join(self, ring: Ring) -> Space:
+        """Where the camera of `ring` waits."""
+        space = Space(on_use=partial(self._mark, ring, waits=True))
+        self._spaces.update(dict.fromkeys(range(ring.first, ring.first + ring.count), space))
+        return space
 
-    def remove(self, ring: Ring) -> None:
-        """A camera left."""
-        for slot in range(ring.first, ring.first + ring.count):
-            self._spaces.pop(slot, None)
-            self._slots[slot] = False
+    def leave(self, ring: Ring) -> None:
+        """The camera of `ring` is read no more."""
+        self._mark(ring, waits=False)
 
     def released(self) -> None:
         """Some slots were released."""
         for space in {self._spaces[slot] for slot in self._pool.free_slots(self._slots)}:
             space.released()
+
+    def _mark(self, ring: Ring, *, waits: bool) -> None:
+        self._slots[ring.first : ring.first + ring.count] = waits
 
 
 class SlotWriter:
@@ -225,10 +238,13 @@ class SlotWriter:
         return self._motion.is_still(frame.image, capture.media_s)
 
     def _free_slot(self, lossless: bool) -> int | None:
+        pool, ring, space = self._slots.pool, self._slots.ring, self._slots.space
+        if not lossless:
+            return pool.free_slot(ring)
         while True:
-            ticket = self._slots.space.ticket()
-            slot = self._slots.pool.free_slot(self._slots.ring)
-            if slot is not None or not lossless or not self._slots.space.wait(ticket):
+            ticket = space.ticket()
+            slot = pool.free_slot(ring)
+            if slot is not None or not space.wait(ticket):
                 return slot
 
     def _box_of(self, frame: DecodedFrame) -> Letterbox:

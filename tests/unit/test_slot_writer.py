@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from streamd.ledger import Ledger
 from streamd.letterbox import PAD_VALUE
 from streamd.motion import MotionGate
-from streamd.slot_writer import Capture, RateCap, SlotRing, SlotWriter, Space
+from streamd.slot_writer import Capture, RateCap, SlotRing, SlotWriter, Space, Waiters
 from streamd.slots import FrameMeta, Ring, SlotPool, TsSource
 
 from .fakes import (
@@ -22,6 +22,7 @@ from .fakes import (
     WouldBlockError,
     capture,
     decoded_frame,
+    frame_meta,
 )
 
 RING = Ring(1, 2)  # the second of two cameras
@@ -215,6 +216,30 @@ def test_a_release_between_the_look_and_the_wait_is_not_missed(space: Space) -> 
     ticket = space.ticket()
     space.released()
     assert space.wait(ticket)
+
+
+def test_only_cameras_that_wait_and_have_a_free_slot_are_woken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threading, "Condition", ImpatientCondition)
+    pool = SlotPool(3, SQUARE)
+    waiters = Waiters(pool)
+    spaces = [waiters.join(Ring(slot, 1)) for slot in range(3)]
+    tickets = [space.ticket() for space in spaces[:2]]  # the third is live and never looks
+    pool.submit(0, frame_meta())
+    waiters.released()
+    with pytest.raises(WouldBlockError):
+        spaces[0].wait(tickets[0])
+    assert spaces[1].wait(tickets[1])
+    pool.take(0)
+    pool.release(0)
+    waiters.released()
+    assert spaces[0].wait(tickets[0])
+    waiters.leave(Ring(1, 1))
+    tickets[1] = spaces[1].ticket()
+    waiters.released()
+    with pytest.raises(WouldBlockError):
+        spaces[1].wait(tickets[1])
 
 
 def test_a_closed_space_ends_every_wait(space: Space) -> None:
