@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import redis
 
-from bench.usage import memory_by_role
 from streamd.config import ModelConfig
 from streamd.demo.clips import write_clip
 from streamd.engine_loader import load_engine
@@ -34,6 +33,7 @@ from streamd.scenes import Scene
 from streamd.scrape import FRAMES, Samples, quantile_s, scrape, stage_ms
 from streamd.testing.daemon_run import DaemonRun, write_settings
 from streamd.testing.redis_server import RedisServer
+from streamd.usage import memory_by_role
 
 FILES = 4
 SIZE = 1280, 720
@@ -173,8 +173,8 @@ def daemon_run(
                 scrapes.append(scrape(daemon.http))
             except OSError:
                 break
-            for role, used_mb in memory_by_role(daemon.process.pid).items():
-                memory[role] = max(used_mb, memory.get(role, 0.0))
+            for role, size in memory_by_role(daemon.process.pid).items():
+                memory[role] = max(size / 1e6, memory.get(role, 0.0))
             time.sleep(2.0)  # each look costs CPU that the daemon then lacks
         if daemon.wait() != 0:
             raise SystemExit("the daemon failed")
@@ -191,7 +191,7 @@ def daemon_run(
         p99_ms=1000 * quantile_s(half, samples, 0.99),
         stage_ms=stage_ms({}, samples),
         memory_mb=memory,
-        mean_batch=frames / samples["streamd_batches_total", ""],
+        mean_batch=frames / samples["streamd_batch_size_count", ""],
     )
 
 

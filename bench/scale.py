@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from bench.live import events_of, live_daemon
-from bench.usage import memory_by_role, processes
+from bench.usage import processes
 from streamd.demo.clips import write_clip
 from streamd.scenes import Scene
 from streamd.testing.daemon_run import DaemonRun
 from streamd.testing.redis_server import RedisServer
+from streamd.usage import memory_by_role
 
 _SIZE = 1280, 720
 _SENT_FPS = 15
@@ -101,7 +102,7 @@ def _measure(count: int, daemon: DaemonRun, server: RedisServer, seconds: float)
         cameras=count,
         events_per_s=len(seen) / took_s,
         cpu={role: (now_s - before[role]) / took_s for role, now_s in after.items()},
-        memory_mb=sum(memory_by_role(daemon.process.pid).values()) - slots_mb,
+        memory_mb=sum(memory_by_role(daemon.process.pid).values()) / 1e6 - slots_mb,
         threads=sum(process.num_threads() for process in workers),
         p50_ms=float(np.percentile(ages, 50)),
         p99_ms=float(np.percentile(ages, 99)),

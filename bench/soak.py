@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.usage import memory_by_role, processes
+from bench.usage import processes
 from streamd.demo.clips import write_clip
 from streamd.scenes import Scene
 from streamd.scrape import FRAMES, Samples, quantile_s, scrape
@@ -30,6 +30,7 @@ from streamd.testing.clip import Clip
 from streamd.testing.daemon_process import Daemon
 from streamd.testing.redis_server import RedisServer
 from streamd.testing.rtsp_server import Mount, RtspServer
+from streamd.usage import memory_by_role
 
 _FILES, _LIVE = 2, 6
 _SAMPLE_EVERY_S = 10.0
@@ -122,7 +123,7 @@ def look(
 ) -> Sample:
     """The daemon as it is, and what it did since `before`."""
     pid = daemon.process.pid
-    memory = memory_by_role(pid)
+    memory = {role: size / 1e6 for role, size in memory_by_role(pid).items()}
     return Sample(
         hours=elapsed_s / 3600,
         supervisor_mb=memory["supervisor"],

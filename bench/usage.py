@@ -2,18 +2,7 @@
 
 import psutil
 
-from streamd.testing.daemon_run import role_of
-
-
-def memory_by_role(pid: int) -> dict[str, float]:
-    """Proportional set size by role, MB: what is shared is divided."""
-    found: dict[str, float] = {}
-    for process, role in processes(pid):
-        try:
-            found[role] = found.get(role, 0.0) + process.memory_full_info().pss / 1e6
-        except psutil.Error:
-            continue
-    return found
+from streamd.usage import role_of
 
 
 def processes(pid: int) -> list[tuple[psutil.Process, str]]:

@@ -2,12 +2,16 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from streamd.config import CameraConfig
 from streamd.ledger import CameraLedger, Ledger
 from streamd.messages import CameraReport, CameraState, EngineReport
 
+# A model of a thousand classes must not make a thousand time series.
+_MOST_LABELS = 100
+OTHER_LABELS = "(other)"
 _SETTLED = (CameraState.DONE, CameraState.FAILED)
 
 
@@ -48,6 +52,7 @@ class Fleet:
         self.engines: dict[int, EngineReport] = {}
         self.redis: dict[str, str | None] = {}
         self.restarts: Counter[tuple[str, str]] = Counter()
+        self.objects: Counter[str] = Counter()
         self._sampled_ns = time.monotonic_ns()
         self._samples: dict[str, tuple[int, int]] = {}
 
@@ -60,6 +65,12 @@ class Fleet:
     def remove(self, camera: str) -> None:
         """A camera that is not to be read any more."""
         self.cameras = {id_: entry for id_, entry in self.cameras.items() if id_ != camera}
+
+    def saw(self, counts: Mapping[str, int]) -> None:
+        """Objects by label. Those that are first seen once there are many are counted as others."""
+        for label, count in counts.items():
+            known = label in self.objects or len(self.objects) < _MOST_LABELS
+            self.objects[label if known else OTHER_LABELS] += count
 
     def gone(self, index: int) -> None:
         """The last frame of a camera that was removed has its outcome."""

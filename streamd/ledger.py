@@ -10,6 +10,7 @@ columns, the supervisor the SUPERVISOR columns. For each camera, at any moment:
 
 from bisect import bisect_left
 from dataclasses import dataclass, fields
+from itertools import accumulate
 
 import numpy as np
 
@@ -42,12 +43,9 @@ INFERENCE = (
 _FATES_OF_TAKEN = ("inferred_event", "inferred_quiet", "still", "superseded", "shed")
 SUPERVISOR = ("lost_ingest", "lost_inference")
 WORKER = (
-    "batches",
-    "frames",
     "batch_slots",
     "batch_cpu_ns",
     "gather_cpu_ns",
-    "infer_wall_ns",
     "postprocess_cpu_ns",
     "publish_cpu_ns",
     "redis_errors",
@@ -62,8 +60,41 @@ _DROPPED = [
 ]
 _WORKER_COLUMNS = {name: i for i, name in enumerate(WORKER)}
 
-# Upper bounds of the latency histogram, in seconds: 1 ms to 45 s, each 1.25 times the last.
-LATENCY_BOUNDS_S = tuple(0.001 * 1.25**step for step in range(49))
+# Upper bounds in seconds: 1 ms to 45 s, each 1.25 times the last.
+_SECONDS = tuple(0.001 * 1.25**step for step in range(49))
+# What an inference worker observes, with the upper bounds of its buckets. The publisher owns those
+# to Redis, the results thread the others.
+HISTOGRAMS: dict[str, tuple[float, ...]] = {
+    "batch_size": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256),
+    "batch_wait_s": _SECONDS,
+    "inference_s": _SECONDS,
+    "postprocess_s": _SECONDS,
+    "publish_s": _SECONDS,
+    "slot_to_redis_s": _SECONDS,
+    "capture_to_redis_s": _SECONDS,
+}
+_BUCKETS = sum(len(bounds) + 1 for bounds in HISTOGRAMS.values())
+_FIRST_BUCKET = dict(
+    zip(
+        HISTOGRAMS,
+        accumulate((len(bounds) + 1 for bounds in HISTOGRAMS.values()), initial=0),
+        strict=False,
+    )
+)
+_HISTOGRAM_INDEX = {name: index for index, name in enumerate(HISTOGRAMS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Observations by bucket, one for each bound and one above them, and their sum."""
+
+    bounds: tuple[float, ...]
+    counts: list[int]
+    sum: float
+
+    def __add__(self, other: "Histogram") -> "Histogram":
+        pairs = zip(self.counts, other.counts, strict=True)
+        return Histogram(self.bounds, [a + b for a, b in pairs], self.sum + other.sum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +130,7 @@ class Ledger:
     def __init__(self, cameras: int, workers: int) -> None:
         self.cameras = cameras
         self.workers = workers
-        words = cameras * len(_COLUMNS) + workers * (len(WORKER) + len(LATENCY_BOUNDS_S) + 1)
+        words = cameras * len(_COLUMNS) + workers * (len(WORKER) + _BUCKETS + len(HISTOGRAMS))
         self._block = SharedBlock("ledger", words * 8)
         self._map()
 
@@ -108,8 +139,9 @@ class Ledger:
         self._counts = self._block.array(0, (self.cameras, len(_COLUMNS)), np.int64)
         self._worker = self._block.array(size, (self.workers, len(WORKER)), np.int64)
         size += self.workers * len(WORKER) * 8
-        buckets = len(LATENCY_BOUNDS_S) + 1
-        self._latency = self._block.array(size, (self.workers, buckets), np.int64)
+        self._buckets = self._block.array(size, (self.workers, _BUCKETS), np.int64)
+        size += self.workers * _BUCKETS * 8
+        self._sums = self._block.array(size, (self.workers, len(HISTOGRAMS)), np.float64)
 
     def add(self, camera: int, column: str, count: int = 1) -> None:
         """Adds to a counter; only its owner may."""
@@ -139,14 +171,17 @@ class Ledger:
         """One counter of one inference worker."""
         return int(self._worker[worker, _WORKER_COLUMNS[column]])
 
-    def observe_latency(self, worker: int, seconds: float) -> None:
-        """Counts one frame's time from its slot to Redis' answer."""
-        self._latency[worker, bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+    def observe(self, worker: int, histogram: str, value: float) -> None:
+        """Counts one observation of HISTOGRAMS; only its owner may."""
+        bucket = _FIRST_BUCKET[histogram] + bisect_left(HISTOGRAMS[histogram], value)
+        self._buckets[worker, bucket] += 1
+        self._sums[worker, _HISTOGRAM_INDEX[histogram]] += value
 
-    def latency_counts(self, worker: int) -> list[int]:
-        """Frames by latency: one count for each of LATENCY_BOUNDS_S, and one above them."""
-        counts: list[int] = self._latency[worker].tolist()
-        return counts
+    def histogram(self, worker: int, name: str) -> Histogram:
+        """What was observed so far."""
+        first, bounds = _FIRST_BUCKET[name], HISTOGRAMS[name]
+        counts = self._buckets[worker, first : first + len(bounds) + 1].tolist()
+        return Histogram(bounds, counts, float(self._sums[worker, _HISTOGRAM_INDEX[name]]))
 
     def camera(self, camera: int) -> CameraLedger:
         """A reading of one camera in which in_flight is never negative."""

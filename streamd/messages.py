@@ -92,6 +92,13 @@ class EventsLost:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectsSeen:
+    """How many objects of each label an inference worker has seen since it said so last."""
+
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerFailed:
     """The last words of a worker that cannot go on; one readable line."""
 
@@ -167,6 +174,7 @@ ToSupervisor = (
     | ModelRefused
     | RedisReport
     | EventsLost
+    | ObjectsSeen
     | CameraGone
     | WorkerFailed
     | Pong

@@ -25,8 +25,8 @@ _LOOK_EVERY_S = 5.0
 class Listener(SpoolListener, Protocol):
     """Hears what became of entries; one call at a time, from any thread."""
 
-    def sent(self, entries: Sequence[Entry]) -> None:
-        """Redis has these. Those that were not `spooled` are thereby kept, too."""
+    def sent(self, entries: Sequence[Entry], took_s: float) -> None:
+        """Redis has these, and took so long. Those that were not `spooled` are kept thereby."""
         ...
 
     def reachable(self, up: bool, error: str) -> None:
@@ -183,12 +183,13 @@ class Publisher:
                 wanted.setdefault(entry.stream, set()).add(entry.id)
             there = self._streams.arrived(wanted)
         fresh = [entry for entry in entries if entry.id not in there]
+        began_s = self._clock_s()
         refused = self._streams.add([(e.stream, e.fields) for e in fresh]) if fresh else []
-        self._settle(
-            entries, {e.id: why for e, why in zip(fresh, refused, strict=True) if why is not None}
-        )
+        took_s = self._clock_s() - began_s
+        hopeless = {e.id: why for e, why in zip(fresh, refused, strict=True) if why is not None}
+        self._settle(entries, hopeless, took_s)
 
-    def _settle(self, entries: Sequence[Entry], refused: dict[str, str]) -> None:
+    def _settle(self, entries: Sequence[Entry], refused: dict[str, str], took_s: float) -> None:
         """Redis has answered: for each entry that it has, or will never take."""
         with self._changed:
             if self._closed:
@@ -199,7 +200,9 @@ class Publisher:
             for entry in entries:
                 if entry.id in refused:
                     self._listener.lost([entry], refused[entry.id])
-            self._listener.sent([entry for entry in entries if entry.id not in refused])
+            if entries:
+                taken = [entry for entry in entries if entry.id not in refused]
+                self._listener.sent(taken, took_s)
             if entries and entries[0].spooled:
                 self._spool.remove()
             self._spooling = len(self._spool) > 0

@@ -14,6 +14,7 @@ from streamd.messages import (
     EngineReport,
     EventsLost,
     ModelRefused,
+    ObjectsSeen,
     RedisReport,
     ToSupervisor,
     WorkerFailed,
@@ -99,6 +100,8 @@ class Reports:
                     self._log.warning("redis_lost", worker=worker.name, reason=error)
             case EventsLost():
                 self._status.gap(message)
+            case ObjectsSeen(counts):
+                self._fleet.saw(counts)
             case WorkerFailed(error):
                 worker.last_words = error
 

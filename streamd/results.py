@@ -2,8 +2,10 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -11,7 +13,7 @@ from streamd.config import CameraConfig, Publish, RedisConfig
 from streamd.events import InferredFrame, PublishFilter, event_of
 from streamd.ledger import Ledger
 from streamd.logs import get_logger
-from streamd.messages import CameraGone, EventsLost, RedisReport
+from streamd.messages import CameraGone, EventsLost, ObjectsSeen, RedisReport
 from streamd.publisher import Publisher
 from streamd.specs import ReadCamera
 from streamd.spooler import Entry
@@ -20,6 +22,7 @@ from streamd.turnstile import Turnstile
 from streamd.worker import SupervisorLink
 
 _FLUSH_WITHIN_S = 4.0
+_TELL_OF_OBJECTS_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,13 @@ class Outlet:
             dropped=self._dropped - (dropped_before or 0),
             now_ns=time.monotonic_ns(),
         )
-        return Entry(self._stream, event.fields(), frame.meta.ready_ns, still=frame.meta.still)
+        return Entry(
+            self._stream,
+            event.fields(),
+            frame.meta.ready_ns,
+            frame.meta.capture_ns,
+            still=frame.meta.still,
+        )
 
 
 class Results:
@@ -99,6 +108,8 @@ class Results:
         self._turnstile: Turnstile[BatchResult] = Turnstile(room)
         self._log = get_logger(worker=f"inference-{worker}")
         self._thread = threading.Thread(target=self._run, name="results", daemon=True)
+        self._objects: Counter[str] = Counter()
+        self._told_of_objects_s = 0.0
         self.batch_ns = 0.0
 
     def start(self) -> None:
@@ -142,6 +153,9 @@ class Results:
                     still = frame.meta.still
                     self._ledger.add(frame.meta.camera, "still" if still else "inferred_quiet")
             self._count(result, time.thread_time_ns() - began)
+            if time.monotonic() - self._told_of_objects_s > _TELL_OF_OBJECTS_EVERY_S:
+                self._tell_of_objects()
+        self._tell_of_objects()
 
     def _count(self, result: BatchResult, publish_cpu_ns: int) -> None:
         now_ns = time.monotonic_ns()
@@ -152,14 +166,25 @@ class Results:
             return
         self.batch_ns += 0.1 * (result.infer_ns - self.batch_ns)
         for column, count in (
-            ("batches", 1),
-            ("frames", sum(not frame.meta.still for frame in result.frames)),
             ("batch_slots", result.slots),
             ("gather_cpu_ns", result.gather_cpu_ns),
-            ("infer_wall_ns", result.infer_ns),
             ("postprocess_cpu_ns", result.postprocess_cpu_ns),
         ):
             self._ledger.add_worker(self._worker, column, count)
+        inferred = [frame for frame in result.frames if not frame.meta.still]
+        observe = partial(self._ledger.observe, self._worker)
+        self._objects.update(item.label for frame in inferred for item in frame.detections)
+        observe("batch_size", len(inferred))
+        observe("inference_s", result.infer_ns / 1e9)
+        observe("postprocess_s", result.postprocess_cpu_ns / 1e9)
+        for frame in inferred:
+            observe("batch_wait_s", (frame.taken_ns - frame.meta.ready_ns) / 1e9)
+
+    def _tell_of_objects(self) -> None:
+        self._told_of_objects_s = time.monotonic()
+        if self._objects:
+            self._link.send(ObjectsSeen(dict(self._objects)))
+            self._objects.clear()
 
 
 class Deliveries:
@@ -182,14 +207,17 @@ class Deliveries:
         """See publisher.Listener."""
         self._book_results(entries)
 
-    def sent(self, entries: Sequence[Entry]) -> None:
+    def sent(self, entries: Sequence[Entry], took_s: float) -> None:
         """See publisher.Listener."""
+        observe = partial(self._ledger.observe, self._worker)
+        observe("publish_s", took_s)
         fresh = [entry for entry in entries if not entry.spooled]
         self._book_results(fresh)
         self._book(entries, "events")
         now_ns = time.monotonic_ns()
         for entry in fresh:
-            self._ledger.observe_latency(self._worker, (now_ns - entry.ready_ns) / 1e9)
+            observe("slot_to_redis_s", (now_ns - entry.ready_ns) / 1e9)
+            observe("capture_to_redis_s", (now_ns - entry.capture_ns) / 1e9)
 
     def lost(self, entries: Sequence[Entry], why: str) -> None:
         """See publisher.Listener."""

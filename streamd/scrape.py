@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 Samples = dict[tuple[str, str], float]
 
-FRAMES = ("streamd_batch_frames_total", "")
+FRAMES = ("streamd_batch_size_sum", "")
 _CAMERA_STAGES = ("decode", "scale", "copy")
 _BATCH_STAGES = ("batch", "gather", "postprocess", "publish")
 

@@ -19,13 +19,14 @@ _AGAIN_AFTER_S = 1.0
 class Entry(msgspec.Struct, frozen=True):
     """One stream entry to be sent; its field `id` tells it from all others.
 
-    `ready_ns` goes back to the listener. A `spooled` entry was on disk, perhaps since an earlier
-    process. A `still` one is of a frame that was not inferred.
+    `ready_ns` and `capture_ns` go back to the listener. A `spooled` entry was on disk, perhaps
+    since an earlier process. A `still` one is of a frame that was not inferred.
     """
 
     stream: str
     fields: dict[str, Any]
     ready_ns: int = 0
+    capture_ns: int = 0
     spooled: bool = False
     still: bool = False
 

@@ -66,7 +66,7 @@ class StatusStream:
     def kept(self, entries: Sequence[Entry]) -> None:
         """See publisher.Listener."""
 
-    def sent(self, entries: Sequence[Entry]) -> None:
+    def sent(self, entries: Sequence[Entry], took_s: float) -> None:
         """See publisher.Listener."""
 
     def lost(self, entries: Sequence[Entry], why: str) -> None:

@@ -98,7 +98,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "Frames inferred",
                 "ops",
                 "lines",
-                [("sum(rate(streamd_batch_frames_total[1m]))", "frames")],
+                [("sum(rate(streamd_batch_size_sum[1m]))", "frames")],
             ),
             (
                 "Mean batch, and places used",
@@ -106,12 +106,12 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "lines",
                 [
                     (
-                        "sum(rate(streamd_batch_frames_total[1m]))"
-                        " / sum(rate(streamd_batches_total[1m]))",
+                        "sum(rate(streamd_batch_size_sum[1m]))"
+                        " / sum(rate(streamd_batch_size_count[1m]))",
                         "frames a batch",
                     ),
                     (
-                        "sum(rate(streamd_batch_frames_total[1m]))"
+                        "sum(rate(streamd_batch_size_sum[1m]))"
                         " / sum(rate(streamd_batch_places_total[1m]))",
                         "share of places",
                     ),
@@ -121,13 +121,62 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "Batches in inference at once",
                 "none",
                 "lines",
-                [("sum(rate(streamd_inference_seconds_total[1m]))", "busy")],
+                [("sum(rate(streamd_inference_seconds_sum[1m]))", "busy")],
             ),
             (
                 "CPU around inference",
                 "percentunit",
                 "stacked",
                 [("sum by (stage) (rate(streamd_inference_cpu_seconds_total[1m]))", "{{stage}}")],
+            ),
+            (
+                "Time of a batch in the engine",
+                "s",
+                "lines",
+                [
+                    (
+                        f"histogram_quantile({share}, sum by (le)"
+                        " (rate(streamd_inference_seconds_bucket[1m])))",
+                        name,
+                    )
+                    for share, name in ((0.5, "p50"), (0.99, "p99"))
+                ],
+            ),
+            (
+                "Objects by label",
+                "ops",
+                "stacked",
+                [
+                    (
+                        "topk(10, sum by (label) (rate(streamd_label_objects_total[1m])))",
+                        "{{label}}",
+                    )
+                ],
+            ),
+            (
+                "CPU by role, in cores",
+                "none",
+                "stacked",
+                [("sum by (role) (rate(streamd_process_cpu_seconds_total[1m]))", "{{role}}")],
+            ),
+            (
+                "Memory by role",
+                "bytes",
+                "stacked",
+                [("sum by (role) (streamd_process_memory_bytes)", "{{role}}")],
+            ),
+            (
+                "GPU",
+                "percentunit",
+                "lines",
+                [
+                    ("streamd_gpu_utilization_ratio", "{{gpu}} kernels"),
+                    ("streamd_gpu_decoder_utilization_ratio", "{{gpu}} decoder"),
+                    (
+                        "streamd_gpu_memory_used_bytes / streamd_gpu_memory_bytes",
+                        "{{gpu}} memory",
+                    ),
+                ],
             ),
             (
                 "Workers lost",
@@ -146,13 +195,13 @@ ROWS: list[tuple[str, list[Panel]]] = [
         "Delivery",
         [
             (
-                "Slot to Redis",
+                "Capture to Redis",
                 "s",
                 "lines",
                 [
                     (
                         f"histogram_quantile({share}, sum by (le)"
-                        " (rate(streamd_slot_to_redis_seconds_bucket[1m])))",
+                        " (rate(streamd_capture_to_redis_seconds_bucket[1m])))",
                         name,
                     )
                     for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))

@@ -8,15 +8,14 @@ import sys
 import threading
 import time
 import urllib.request
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from streamd.errors import SetupError
+from streamd.usage import cpu_by_role
 
 PATIENCE_S = 60.0
-_TICKS_A_S = os.sysconf("SC_CLK_TCK")
 _ENDS_WITHIN_S = 15.0
 
 
@@ -124,36 +123,3 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> Path:
     path.write_text(json.dumps(settings))
     path.chmod(0o600)
     return path
-
-
-def role_of(process_name: str) -> str:
-    """The role of a daemon's process: `sd:ingest-0` is ingest, and what has no such name leads."""
-    worker = process_name.removeprefix("sd:")
-    return worker.rpartition("-")[0] if worker != process_name else "supervisor"
-
-
-def cpu_by_role(pid: int) -> dict[str, float]:
-    """CPU seconds of a supervisor and its workers that live, by role."""
-    used: defaultdict[str, float] = defaultdict(float)
-    todo = [pid]
-    while todo:
-        process = todo.pop()
-        try:
-            name, spent_s = _cpu_of(process)
-            todo += _children_of(process)
-        except OSError:
-            continue  # it ended just now
-        used[role_of(name)] += spent_s
-    return used
-
-
-def _cpu_of(pid: int) -> tuple[str, float]:
-    """proc(5): the name, in brackets, and the user and system time, in ticks."""
-    head, _, tail = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
-    fields = tail.split()
-    return head.partition("(")[2], (int(fields[11]) + int(fields[12])) / _TICKS_A_S
-
-
-def _children_of(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]

@@ -39,7 +39,7 @@ class RedisServer:
         settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._executable = find_redis_server()
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._password = password
         self._durable = durable
         self._sentinel = sentinel
@@ -150,7 +150,7 @@ def find_redis_server() -> str:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that is free, as is the one of a cluster's bus that goes with it."""
     while True:
         with socket.socket() as probe:

@@ -52,7 +52,7 @@ class Quiet:
     def kept(self, entries: Sequence[Entry]) -> None:
         pass
 
-    def sent(self, entries: Sequence[Entry]) -> None:
+    def sent(self, entries: Sequence[Entry], took_s: float) -> None:
         self.ids += [entry.id for entry in entries]
 
     def lost(self, entries: Sequence[Entry], why: str) -> None:

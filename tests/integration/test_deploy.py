@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from streamd.config import load_config
 from streamd.demo.clips import Clip
+from streamd.metrics import GPU
 
 from .harness import DaemonFactory, eventually
 
@@ -56,9 +57,26 @@ def test_documents_alerts_and_dashboard_speak_of_the_metrics_that_there_are(
         for target in panel.get("targets", ())
     ]
     assert len(queries) > 15
-    assert not named_in(alerts, *queries) - ours
+    of_gpus = {family for family, _ in GPU.values()}
+    assert of_gpus <= named_in(operations)
+    assert not named_in(alerts, *queries) - ours - of_gpus
     # The first scrape of a dashboard must not fail for a metric that has a label too many.
     assert 'streamd_camera_up{camera="a"} 1.0' in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: prometheus)")
+def test_the_metrics_are_named_as_prometheus_wants_them(daemon: DaemonFactory, clip: Clip) -> None:
+    running = daemon(f"cameras: [{{id: a, url: {clip.path}, loop: true}}]")
+    running.wait_events(1)
+    done = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=running.get("/metrics").text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_the_dashboard_is_what_its_script_writes() -> None:

@@ -60,9 +60,9 @@ def test_frames_of_many_cameras_share_batches(daemon: DaemonFactory, clip: Clip)
     files = "".join(f"  - {{id: c{n}, url: {clip.path}, loop: true}}\n" for n in range(4))
     running = daemon(f"model: {{batch_size: 4, imgsz: 320, precision: fp32}}\ncameras:\n{files}")
     running.wait_ready()
-    eventually(lambda: metric(running, "streamd_batches", "streamd_batches_total") > 20)
-    frames = metric(running, "streamd_batch_frames", "streamd_batch_frames_total")
-    assert frames / metric(running, "streamd_batches", "streamd_batches_total") > 3
+    eventually(lambda: metric(running, "streamd_batch_size", "streamd_batch_size_count") > 20)
+    frames = metric(running, "streamd_batch_size", "streamd_batch_size_sum")
+    assert frames / metric(running, "streamd_batch_size", "streamd_batch_size_count") > 3
 
 
 def test_results_do_not_get_older_and_older_under_overload(

@@ -13,7 +13,7 @@ import streamd
 # Low to high. A module imports from the layers below its own; a package counts as one module, and
 # `streamd` itself is its __init__.py.
 LAYERS = (
-    "streamd errors clock memory notify nvidia prctl scenes scrape",
+    "streamd errors clock memory notify nvidia nvml prctl scenes scrape usage",
     "config",
     "slots timeline rtcp turnstile logs ledger child hwaccel allocation thinning watchdog",
     "redis_client spool crash_report http_doors",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamd.batch import BatchPolicy, Lineup, ReadyFrame, collect_batch
-from streamd.ledger import LATENCY_BOUNDS_S, CameraLedger, Ledger
+from streamd.ledger import HISTOGRAMS, CameraLedger, Ledger
 from streamd.slot_writer import SlotRing, SlotWriter, Space
 from streamd.slots import FrameMeta, InputShape, SlotPool, lay_out_rings
 
@@ -248,24 +248,33 @@ def test_the_outcomes_of_a_camera_are_told_by_name() -> None:
     assert counts.as_dict()["in_flight"] == 5
 
 
-@given(st.floats(0, 100))
+@given(st.sampled_from(sorted(HISTOGRAMS)), st.floats(0, 300))
 @settings(max_examples=60, deadline=None)
-def test_a_latency_is_counted_in_the_first_bucket_whose_bound_holds_it(seconds: float) -> None:
+def test_a_value_is_counted_in_the_first_bucket_whose_bound_holds_it(
+    name: str, value: float
+) -> None:
     ledger = Ledger(1, 2)
-    ledger.observe_latency(1, seconds)
-    bounds = [0.0, *LATENCY_BOUNDS_S, math.inf]
-    bucket = ledger.latency_counts(1).index(1)
-    assert seconds == 0 or bounds[bucket] < seconds <= bounds[bucket + 1]
-    assert sum(ledger.latency_counts(0)) == 0
-    assert len(ledger.latency_counts(1)) == len(LATENCY_BOUNDS_S) + 1
+    ledger.observe(1, name, value)
+    seen = ledger.histogram(1, name)
+    bounds = [0.0, *seen.bounds, math.inf]
+    bucket = seen.counts.index(1)
+    assert value == 0 or bounds[bucket] < value <= bounds[bucket + 1]
+    assert (sum(seen.counts), seen.sum) == (1, value)
+    assert len(seen.counts) == len(HISTOGRAMS[name]) + 1
+    others = [ledger.histogram(1, other) for other in HISTOGRAMS if other != name]
+    assert not any(any(other.counts) or other.sum for other in [*others, ledger.histogram(0, name)])
+    both = seen + seen
+    assert (sum(both.counts), both.sum) == (2, 2 * value)
 
 
-def test_worker_counters_do_not_run_into_the_cameras_or_the_latencies() -> None:
+def test_worker_counters_do_not_run_into_the_cameras_or_the_histograms() -> None:
     ledger = Ledger(2, 2)
     ledger.add(1, "lost_inference", 3)
-    ledger.add_worker(0, "batches", 5)
+    ledger.add_worker(0, "batch_slots", 5)
     ledger.add_worker(1, "redis_errors", 7)
-    ledger.observe_latency(0, 0.0)
+    ledger.observe(0, "batch_size", 0)
+    ledger.observe(1, "capture_to_redis_s", 1000.0)
     assert ledger.get(1, "lost_inference") == 3
-    assert (ledger.get_worker(0, "batches"), ledger.get_worker(1, "redis_errors")) == (5, 7)
-    assert ledger.latency_counts(0)[0] == 1
+    assert (ledger.get_worker(0, "batch_slots"), ledger.get_worker(1, "redis_errors")) == (5, 7)
+    assert ledger.histogram(0, "batch_size").counts[0] == 1
+    assert ledger.histogram(1, "capture_to_redis_s").counts[-1] == 1

@@ -85,7 +85,7 @@ class Books:
     def kept(self, entries: Sequence[Entry]) -> None:
         self.kept_ids += [entry.id for entry in entries]
 
-    def sent(self, entries: Sequence[Entry]) -> None:
+    def sent(self, entries: Sequence[Entry], took_s: float) -> None:
         self.kept_ids += [entry.id for entry in entries if not entry.spooled]
         self.sent_ids += [entry.id for entry in entries]
 

@@ -6,8 +6,10 @@ from bench.soak import slope_of
 from streamd.scrape import parse, quantile_s, stage_ms
 
 BEFORE = """\
-# TYPE streamd_batch_frames_total counter
-streamd_batch_frames_total 10
+# TYPE streamd_batch_size histogram
+streamd_batch_size_bucket{le="+Inf"} 5
+streamd_batch_size_count 5
+streamd_batch_size_sum 10
 # TYPE streamd_camera_cpu_seconds_total counter
 streamd_camera_cpu_seconds_total{camera="a",stage="decode"} 1
 streamd_camera_cpu_seconds_total{camera="b",stage="decode"} 2
@@ -28,13 +30,11 @@ streamd_slot_to_redis_seconds_bucket{le="+Inf"} 10
 def test_samples_of_all_cameras_are_added_up() -> None:
     samples = parse(BEFORE)
     assert samples["streamd_camera_cpu_seconds_total", "decode"] == 3
-    assert samples["streamd_batch_frames_total", ""] == 10
+    assert samples["streamd_batch_size_sum", ""] == 10
 
 
 def test_costs_are_those_between_two_scrapes() -> None:
-    after = BEFORE.replace("frames_total 10", "frames_total 30").replace(
-        '"decode"} 2', '"decode"} 2.5'
-    )
+    after = BEFORE.replace("size_sum 10", "size_sum 30").replace('"decode"} 2', '"decode"} 2.5')
     costs = stage_ms(parse(BEFORE), parse(after))
     assert costs["decode"] == pytest.approx(1000 * 0.5 / 20)
     assert costs["scale"] == 0
