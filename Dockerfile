@@ -20,6 +20,7 @@ RUN python3 -m venv /opt/streamd/venv
 COPY deploy/requirements-cpu.txt ./
 RUN /opt/streamd/venv/bin/pip install --no-cache-dir --require-hashes -r requirements-cpu.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY engines/shapes.onnx ./engines/
 COPY streamd ./streamd
 RUN /opt/streamd/venv/bin/pip install --no-cache-dir --no-deps . \
     # what nobody runs: pip itself, and OpenVINO's parts for other devices and file formats
@@ -34,6 +35,7 @@ FROM ${BASE} AS export
 RUN useradd --system --uid 10001 --create-home streamd
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
+COPY engines/shapes.onnx ./engines/
 COPY streamd ./streamd
 RUN python3 -m venv /opt/streamd/venv \
     && /opt/streamd/venv/bin/pip install --no-cache-dir ".[export]"
@@ -51,6 +53,7 @@ RUN useradd --system --uid 10001 --home-dir /var/lib/streamd --create-home strea
     && install -d -o streamd -g streamd /var/lib/streamd/engines /var/lib/streamd/spool /etc/streamd
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
+COPY engines/shapes.onnx ./engines/
 COPY streamd ./streamd
 # The base's own TensorRT is used, so only what goes with it is added.
 RUN python3 -m venv --system-site-packages /opt/streamd/venv \
