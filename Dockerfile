@@ -60,6 +60,7 @@ RUN python3 -m venv --system-site-packages /opt/streamd/venv \
     && /opt/streamd/venv/bin/pip install --no-cache-dir . pycuda onnxruntime
 COPY --chown=streamd engines/shapes.onnx /var/lib/streamd/engines/
 ENV PATH=/opt/streamd/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    STREAMD_VOLUMES=/var/lib/streamd/engines:/var/lib/streamd/spool STREAMD_GPU=required \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 USER 10001
 WORKDIR /var/lib/streamd
@@ -81,7 +82,8 @@ RUN useradd --system --uid 10001 --home-dir /var/lib/streamd --create-home strea
     && install -d -o streamd -g streamd /var/lib/streamd/engines /var/lib/streamd/spool /etc/streamd
 COPY --from=packages /opt/streamd/venv /opt/streamd/venv
 COPY --chown=streamd engines/shapes.onnx /var/lib/streamd/engines/
-ENV PATH=/opt/streamd/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/streamd/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    STREAMD_VOLUMES=/var/lib/streamd/engines:/var/lib/streamd/spool
 USER 10001
 WORKDIR /var/lib/streamd
 # Into the image, not into a volume: what is built here is found when the volume is still empty.

@@ -13,6 +13,7 @@ from streamd.config.secrets import mask_text
 from streamd.daemon import run_daemon
 from streamd.errors import ConfigError, ModelError, RedisSetupError, SetupError, StreamdError
 from streamd.logs import configure_logging, get_logger
+from streamd.preflight import check_mounted, check_surroundings
 
 _WRONG_SETUP = (ConfigError, ModelError, RedisSetupError, SetupError)
 app = typer.Typer(
@@ -70,7 +71,9 @@ def run(
     ] = False,
 ) -> None:
     """Run the daemon in the foreground."""
+    check_mounted(config)
     loaded = load(config)
+    check_surroundings(loaded.model)
     exposed = readable_secrets(loaded)
     if exposed:
         get_logger().warning("secrets_readable", detail=str(exposed))

@@ -1,0 +1,55 @@
+"""What an image promises to find: a configuration, its volumes, a GPU. Its environment says which.
+
+STREAMD_VOLUMES has the folders that must be writable, STREAMD_GPU=required is that of an image
+which makes no sense on a CPU. Without them nothing is checked here.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from streamd.config import ModelConfig
+from streamd.errors import SetupError
+from streamd.nvidia import driver_missing
+
+_VOLUMES = "STREAMD_VOLUMES"
+_GPU = "STREAMD_GPU"
+
+
+def check_mounted(config: Path, environ: Mapping[str, str] = os.environ) -> None:
+    """Raises SetupError where nobody has mounted a configuration, or not a readable one."""
+    if _VOLUMES not in environ:
+        return
+    if not config.exists():
+        raise SetupError(f'{config}: no such file; mount one: -v "$PWD/streamd.yaml:{config}:ro"')
+    if not os.access(config, os.R_OK):
+        raise SetupError(
+            f"{config}: user {os.getuid()} may not read it; let others read the file (chmod o+r), "
+            f"or start the container as its owner (--user {config.stat().st_uid})"
+        )
+
+
+def check_surroundings(model: ModelConfig, environ: Mapping[str, str] = os.environ) -> None:
+    """Raises SetupError where a volume cannot be written to, or a promised GPU is not there."""
+    for folder in filter(None, environ.get(_VOLUMES, "").split(":")):
+        _check_volume(Path(folder))
+    if environ.get(_GPU) == "required" and model.backend in ("auto", "tensorrt"):
+        missing = driver_missing()
+        if missing:
+            raise SetupError(
+                f"{missing}: start the container with --gpus all (the host needs NVIDIA's driver "
+                "and Container Toolkit), or use the cpu image"
+            )
+
+
+def _check_volume(folder: Path) -> None:
+    if os.access(folder, os.W_OK | os.X_OK):
+        return
+    if not folder.is_dir():
+        raise SetupError(f"{folder}: no such folder; mount a volume there: -v NAME:{folder}")
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise SetupError(f"{folder}: is read-only; mount a volume there: -v NAME:{folder}")
+    raise SetupError(
+        f"{folder}: user {os.getuid()} cannot write to it; it belongs to user "
+        f"{folder.stat().st_uid}: start the container as that one, or chown the volume"
+    )

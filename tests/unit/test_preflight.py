@@ -1,0 +1,77 @@
+"""What an image promises to find."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from streamd import preflight
+from streamd.config import ModelConfig
+from streamd.errors import SetupError
+from streamd.preflight import check_mounted, check_surroundings
+
+IN_IMAGE = {"STREAMD_VOLUMES": ""}
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be read or written."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "getuid", lambda: 1234)
+
+
+def test_without_an_image_nothing_is_checked(tmp_path: Path, nobody: None) -> None:
+    check_mounted(tmp_path / "none.yaml", {})
+    check_surroundings(ModelConfig(), {})
+
+
+def test_a_missing_configuration_says_how_to_mount_one(tmp_path: Path) -> None:
+    path = tmp_path / "streamd.yaml"
+    with pytest.raises(SetupError, match=rf"^{path}: no such file; mount one: -v .*:{path}:ro"):
+        check_mounted(path, IN_IMAGE)
+    path.write_text("cameras: []")
+    check_mounted(path, IN_IMAGE)
+
+
+def test_an_unreadable_configuration_says_who_may_read_it(tmp_path: Path, nobody: None) -> None:
+    path = tmp_path / "streamd.yaml"
+    path.write_text("cameras: []")
+    with pytest.raises(SetupError, match=rf"^{path}: user 1234 may not read it; .*--user \d+"):
+        check_mounted(path, IN_IMAGE)
+
+
+def test_volumes_must_be_there_and_writable(tmp_path: Path) -> None:
+    check_surroundings(ModelConfig(), {"STREAMD_VOLUMES": f"{tmp_path}:{tmp_path}"})
+    missing = tmp_path / "spool"
+    with pytest.raises(SetupError, match=rf"^{missing}: no such folder; mount a volume there"):
+        check_surroundings(ModelConfig(), {"STREAMD_VOLUMES": f"{tmp_path}:{missing}"})
+
+
+def test_a_volume_of_somebody_else_names_both(tmp_path: Path, nobody: None) -> None:
+    owner = tmp_path.stat().st_uid
+    with pytest.raises(
+        SetupError, match=rf"^{tmp_path}: user 1234 cannot write to it; it belongs to user {owner}"
+    ):
+        check_surroundings(ModelConfig(), {"STREAMD_VOLUMES": str(tmp_path)})
+
+
+def test_a_read_only_volume_is_told_as_that(
+    tmp_path: Path, nobody: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    with pytest.raises(SetupError, match=rf"^{tmp_path}: is read-only; mount a volume there"):
+        check_surroundings(ModelConfig(), {"STREAMD_VOLUMES": str(tmp_path)})
+
+
+def test_an_image_for_gpus_wants_one_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wants = {"STREAMD_GPU": "required"}
+    monkeypatch.setattr(preflight, "driver_missing", lambda: "no NVIDIA driver is installed")
+    with pytest.raises(SetupError, match=r"^no NVIDIA driver is installed: .*--gpus all"):
+        check_surroundings(ModelConfig(), wants)
+    check_surroundings(ModelConfig(backend="openvino"), wants)
+    check_surroundings(ModelConfig(), {"STREAMD_GPU": ""})
+    monkeypatch.setattr(preflight, "driver_missing", lambda: None)
+    check_surroundings(ModelConfig(), wants)
