@@ -2,7 +2,8 @@
 
     python bench/peer_ultralytics.py streams yolov8n.pt 640 20 video.mp4 video.mp4
 
-Prints frames and seconds as JSON, from the first result on. `streams` is its own predictor for many
+Prints frames and seconds as JSON, from the first result on. With a size of 0 it picks 640 in the
+aspect of the pictures, as it does by default; any other is a square. `streams` is its own predictor for many
 sources, `loop` what people write: a capture and a prediction for each camera, in turns.
 """
 
@@ -24,7 +25,8 @@ def main(mode: str, weights: str, imgsz: str, seconds: str, *videos: str) -> Non
     """Predicts for so many seconds."""
     define_missing_operators()
     model = import_module("ultralytics").YOLO(weights, task="detect")
-    options = {"imgsz": int(imgsz), "conf": 0.25, "iou": 0.7, "verbose": False, "device": "cpu"}
+    size = {"imgsz": int(imgsz) or 640, "rect": imgsz == "0"}
+    options = {**size, "conf": 0.25, "iou": 0.7, "verbose": False, "device": "cpu"}
     paths = [str(Path(video).absolute()) for video in videos]
     results = {"streams": by_streams, "loop": by_loop}[mode](model, paths, options)
     next(results)

@@ -78,11 +78,11 @@ def compare(asked: argparse.Namespace, count: int) -> dict[str, list[float]]:
 
 
 def peer_fps(asked: argparse.Namespace, mode: str, weights: str, count: int) -> float:
-    """One run of ultralytics. Where it is told no size, it is 640, in the pictures' aspect."""
+    """One run of ultralytics. Where it is told no size, it is 640 in the pictures' aspect."""
     # The predictor for many sources ends with its videos: it gets them often enough.
     done = subprocess.run(
         [
-            *(asked.peer_python, str(_SCRIPT), mode, weights, str(asked.imgsz or 640)),
+            *(asked.peer_python, str(_SCRIPT), mode, weights, str(asked.imgsz)),
             *(str(asked.seconds), *[str(asked.video)] * count),
         ],
         capture_output=True,
