@@ -3,8 +3,8 @@
     python bench/peer_ultralytics.py streams yolov8n.pt 640 20 video.mp4 video.mp4
 
 Prints frames and seconds as JSON, from the first result on. With a size of 0 it picks 640 in the
-aspect of the pictures, as it does by default; any other is a square. `streams` is its own predictor for many
-sources, `loop` what people write: a capture and a prediction for each camera, in turns.
+aspect of the pictures, as it does by default; any other is a square. `streams` is its own predictor
+for many sources, `loop` what people write: a capture and a prediction for each camera, in turns.
 """
 
 import json
