@@ -1,11 +1,12 @@
 """The log: one event a line on stderr, JSON in a service, readable in a terminal."""
 
 import logging
+import os
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -46,6 +47,36 @@ class Repeats:
         return {**event, "left_out": left_out} if left_out else event
 
 
+class SteadyStream:
+    """stderr, which loses lines rather than end the program: where nobody reads it, or disks fill.
+
+    The first line that gets through again says how many did not (`lines_lost`). Without a
+    buffer, so that lines of several processes do not mix, and none is left over at the end.
+    """
+
+    def __init__(self, descriptor: int = 2) -> None:
+        self._descriptor = descriptor
+        self._lost = 0
+
+    def write(self, text: str) -> None:
+        """Writes whole lines, as far as that is possible."""
+        left = text.encode(errors="backslashreplace")
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError:
+            self._lost += 1
+            return
+        self._lost = 0
+
+    def flush(self) -> None:
+        """Was done."""
+
+    def tell_of_lost(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        """A structlog processor: the line says how many before it were lost."""
+        return {**event, "lines_lost": self._lost} if self._lost else event
+
+
 def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -> None:
     """Sets up the log of this process. `auto` is readable in a terminal and JSON elsewhere."""
     readable = format_ == "console" or (format_ == "auto" and sys.stderr.isatty())
@@ -54,6 +85,7 @@ def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -
         if readable
         else structlog.processors.JSONRenderer()
     )
+    stream = SteadyStream()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -62,13 +94,14 @@ def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -
             structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if readable else "iso", utc=True),
             structlog.processors.format_exc_info,
             _mask,
+            stream.tell_of_lost,
             _lead_with_event,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, stream)),
         cache_logger_on_first_use=False,
     )
 

@@ -72,12 +72,18 @@ class Supervisor:
     def run(self) -> int:
         """Until a signal or the end of all files; returns the exit code."""
         self._listen_to_signals()
-        self._status.start()
-        self._status.service("started")
-        while not self._ending:
-            self._wait(_TICK_S)
-            self._tick()
-        return self._terminate()
+        try:
+            self._status.start()
+            self._status.service("started")
+            while not self._ending:
+                self._wait(_TICK_S)
+                self._tick()
+            return self._terminate()
+        except BaseException:
+            # The interpreter would wait for them, and nobody would be there to start them anew.
+            for worker in self._crew.workers:
+                worker.kill()
+            raise
 
     def end(self) -> None:
         """Asks `run` to end, from another thread."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from streamd.errors import SetupError
+from streamd.prctl import die_with_parent
 from streamd.usage import cpu_by_role
 
 PATIENCE_S = 60.0
@@ -29,6 +30,7 @@ class DaemonRun:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509  # a benchmark that is killed leaves none
         )
         self._reader = threading.Thread(target=self._read_log, name="log", daemon=True)
         self._reader.start()

@@ -144,12 +144,12 @@ def test_a_head_without_end_is_refused(port: int) -> None:
 
 
 def test_a_fault_of_ours_is_one_line_of_the_log_without_a_password(
-    port: int, capsys: pytest.CaptureFixture[str]
+    port: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     configure_logging("info", "json")
     assert httpx.get(f"http://127.0.0.1:{port}/broken", timeout=5).status_code == 500
     # It is written once the answer is out.
-    written = eventually(lambda: capsys.readouterr().err, what="a line of the log")
+    written = eventually(lambda: capfd.readouterr().err, what="a line of the log")
     (line,) = [json.loads(text) for text in written.splitlines()]
     assert line["event"] == "http_failed"
     assert "ValueError" in line["exception"]
@@ -157,7 +157,7 @@ def test_a_fault_of_ours_is_one_line_of_the_log_without_a_password(
 
 
 def test_nonsense_leaves_no_line_in_the_log_and_does_no_harm(
-    port: int, capsys: pytest.CaptureFixture[str]
+    port: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     rng = random.Random(1)
     request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
@@ -170,7 +170,7 @@ def test_nonsense_leaves_no_line_in_the_log_and_does_no_harm(
             client.shutdown(socket.SHUT_WR)
             seconds_to_the_end(client)
     assert healthy(port)
-    assert not capsys.readouterr().err
+    assert not capfd.readouterr().err
 
 
 def test_other_machines_need_a_token_also_without_a_file() -> None:

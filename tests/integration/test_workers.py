@@ -1,16 +1,21 @@
 """Workers are killed, stopped, crashed: others do not notice, and nothing is lost unbooked."""
 
 import ctypes
+import json
 import os
 import platform
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import redis
 
 from streamd.demo.clips import Clip
+from streamd.testing.redis_server import RedisServer
 
 from .harness import Daemon, DaemonFactory, balanced, eventually
 
@@ -77,3 +82,41 @@ def test_a_worker_that_hangs_is_killed_and_replaced(daemon: DaemonFactory, clip:
     eventually(lambda: running.get("/readyz").status_code == 200)
     assert running.stop() == 0
     assert balanced(running.wait_for_log("stopped")["frames"])
+
+
+def test_a_log_that_nobody_reads_any_more_ends_nothing(
+    clip: Clip, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"redis: {{url: '{redis_server.url}'}}\nhttp: {{port: 0}}\nlog: {{format: json}}\n"
+        f"publish: all\ncameras: [{{id: a, url: {clip.path}, loop: true, paced: true}}]\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamd", "run", str(config)], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if json.loads(line)["event"] == "ready":
+                break
+        process.stderr.close()
+        client: Any = redis.Redis.from_url(redis_server.url)
+        eventually(lambda: client.xlen("streamd:detections"))
+        session = _session(client.xrange("streamd:detections", count=1)[0])
+        (ingest,) = _workers_of(process.pid, "sd:ingest")
+        ingest.kill()  # there is something to say now
+        eventually(lambda: _session(client.xrevrange("streamd:detections", count=1)[0]) != session)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+
+
+def _workers_of(pid: int, name: str) -> list[psutil.Process]:
+    return [p for p in psutil.Process(pid).children() if p.name().startswith(name)]
+
+
+def _session(entry: Any) -> bytes:
+    fields: dict[bytes, bytes] = entry[1]
+    return fields[b"id"].split(b":")[1]

@@ -1,11 +1,14 @@
 """Lines that repeat."""
 
+import errno
+import json
+import os
 from typing import Any
 
 import pytest
 import structlog
 
-from streamd.logs import Repeats
+from streamd.logs import Repeats, configure_logging, get_logger
 
 
 class Log:
@@ -53,6 +56,31 @@ def test_one_line_that_repeats_does_not_hide_another(other: dict[str, str]) -> N
         log.says("camera_offline", camera="gate", reason="refused")
     assert log.says("camera_offline", **other)
     assert log.says("camera_online", camera="gate", reason="refused")
+
+
+def test_lines_that_cannot_be_written_are_counted_and_end_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    full, write = [True], os.write
+
+    def write_to_disk(descriptor: int, data: bytes) -> int:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[:7])  # a pipe may take less than it is given
+
+    monkeypatch.setattr(os, "write", write_to_disk)
+    configure_logging("info", "json")
+    log = get_logger()
+    for number in range(3):
+        log.info("stopping", number=number)
+    full[0] = False
+    log.info("stopped")
+    log.info("stopped")
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [(line["event"], line.get("lines_lost")) for line in lines] == [
+        ("stopped", 3),
+        ("stopped", None),
+    ]
 
 
 def test_what_is_of_the_whole_service_always_passes() -> None:
