@@ -151,7 +151,7 @@ def test_a_file_is_published_by_user_10001_who_writes_to_its_volumes_only(
     try:
         client: Any = redis.Redis.from_url(redis_server.url)
         eventually(lambda: client.xlen("streamd:detections") > 20, 240, "events")
-        (supervisor,) = _streamd_of(process)
+        supervisor = _supervisor_of(process)
         assert set(supervisor.uids()) == {USER}
         supervisor.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=30)
@@ -169,10 +169,11 @@ def test_a_file_is_published_by_user_10001_who_writes_to_its_volumes_only(
     ]
 
 
-def _streamd_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """The supervisors among what `process` has started."""
+def _supervisor_of(process: "subprocess.Popen[str]") -> psutil.Process:
+    """The first process that runs streamd among what `process` has started."""
     below = psutil.Process(process.pid).children(recursive=True)
-    return [p for p in below if p.cmdline()[1:3] == ["/opt/streamd/venv/bin/streamd", "run"]]
+    running = [p for p in below if p.cmdline()[1:3] == ["/opt/streamd/venv/bin/streamd", "run"]]
+    return min(running, key=psutil.Process.create_time)
 
 
 def test_without_a_configuration_it_says_how_to_mount_one(service: Service) -> None:

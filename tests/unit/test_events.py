@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from streamd.config import Publish
 from streamd.detections import Detection
 from streamd.events import (
+    SCHEMA_VERSION,
     Event,
     InferredFrame,
     PublishFilter,
@@ -184,3 +186,29 @@ def test_the_schema_names_every_field_of_an_event_and_requires_it() -> None:
     assert {*definitions["EventData"]["required"], "still"} == set(data)
     assert set(definitions["Latency"]["required"]) == set(data["latency_ms"])
     assert set(definitions["Detection"]["required"]) == set(data["objects"][0])
+
+
+def test_the_published_schema_is_the_one_of_the_events() -> None:
+    path = Path(__file__).parents[2] / "docs" / f"event.v{SCHEMA_VERSION}.schema.json"
+    assert json.loads(path.read_text()) == event_schema(), f"streamd schema events > {path}"
+
+
+def test_who_validates_by_the_first_schema_of_this_version_takes_todays_events() -> None:
+    """Nothing was taken away, nothing changed its type, and what is new may be missing."""
+    first = json.loads((Path(__file__).parent / "event.v1.first.schema.json").read_text())["$defs"]
+    now = event_schema()["$defs"]
+    assert first["Event"]["properties"]["v"] == now["Event"]["properties"]["v"]
+    for name, definition in first.items():
+        assert definition.get("additionalProperties", True), "new fields must be allowed"
+        for field, kind in definition["properties"].items():
+            assert now[name]["properties"][field] == kind, f"{name}.{field}"
+        assert now[name]["required"] == definition["required"], name
+
+
+def test_an_event_of_the_first_release_is_understood() -> None:
+    event = example_event()
+    fields = event.fields()
+    data = json.loads(fields["data"])
+    del data["still"]
+    stored = {name: str(value) for name, value in {**fields, "data": json.dumps(data)}.items()}
+    assert parse_event(stored) == event
