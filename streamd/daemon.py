@@ -140,6 +140,7 @@ def _greet(layout: Layout, port: int, redis_error: str | None) -> None:
         slots_mb=round(layout.pool.size_bytes / 1e6, 1),
         redis=mask_url(config.redis.url),
         http=f"http://{config.http.host}:{port}",
+        metrics=f"http://{config.http.host}:{port}/metrics",
     )
     if redis_error:
         log.warning("redis_lost", reason=redis_error, effect="events wait on disk")

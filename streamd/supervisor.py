@@ -170,7 +170,13 @@ class Supervisor:
             return
         self._ready = True
         notify("READY=1")
-        self._log.info("ready", cameras=len(self._fleet.cameras))
+        engine = next(iter(self._fleet.engines.values()))
+        self._log.info(
+            "ready",
+            cameras=len(self._fleet.cameras),
+            engine=f"{engine.backend} {engine.precision}",
+            device=engine.device,
+        )
 
     def _feed_watchdog(self) -> None:
         if self._watchdog and self._watchdog.is_due(time.monotonic(), self._fleet.totals()):

@@ -3,12 +3,15 @@
 import errno
 import json
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
 from streamd.logs import Repeats, configure_logging, get_logger
+from streamd.messages import CameraState
 
 
 class Log:
@@ -81,6 +84,17 @@ def test_lines_that_cannot_be_written_are_counted_and_end_nothing(
         ("stopped", 3),
         ("stopped", None),
     ]
+
+
+def test_every_event_of_the_log_is_in_the_documents_and_no_other() -> None:
+    root = Path(__file__).parents[2]
+    said = {f"camera_{state}" for state in CameraState if state is not CameraState.CONNECTING}
+    for path in (root / "streamd").rglob("*.py"):
+        said |= set(re.findall(r"log(?:ger\(.*?\))?\.\w+\(\s*\"([a-z_]+)\"", path.read_text()))
+    operations = (root / "docs" / "operations.md").read_text()
+    table = operations[operations.index("## Log events") : operations.index("## Reload")]
+    told = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    assert said == {name for cell in told for name in re.findall(r"`([a-z_]+)`", cell)}
 
 
 def test_what_is_of_the_whole_service_always_passes() -> None:
