@@ -156,7 +156,7 @@ def test_a_file_is_published_by_user_10001_who_writes_to_its_volumes_only(
         supervisor.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=30)
     finally:
-        process.kill()
+        _kill(process)
     assert process.returncode == 0, said
     assert any((service.folder / "engines").iterdir())
     written = [
@@ -167,6 +167,14 @@ def test_a_file_is_published_by_user_10001_who_writes_to_its_volumes_only(
     assert not [
         path for path in written if path.parts[len(root.parts)] not in ("etc", "tmp", "run")
     ]
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """Ends it and all that it has started, where it has not ended by itself."""
+    if process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
 
 
 def _supervisor_of(process: "subprocess.Popen[str]") -> psutil.Process:
