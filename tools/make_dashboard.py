@@ -30,7 +30,12 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "Frames by outcome",
                 "ops",
                 "stacked",
-                [("sum by (outcome) (rate(streamd_frames_total[1m]))", "{{outcome}}")],
+                [
+                    (
+                        'sum by (outcome) (rate(streamd_frames_total{outcome!="captured"}[1m]))',
+                        "{{outcome}}",
+                    )
+                ],
             ),
             (
                 "Oldest newest frames",
@@ -55,7 +60,8 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "stacked",
                 [
                     (
-                        'sum by (outcome) (rate(streamd_frames_total{camera=~"$camera"}[1m]))',
+                        "sum by (outcome) (rate(streamd_frames_total"
+                        '{camera=~"$camera",outcome!="captured"}[1m]))',
                         "{{outcome}}",
                     )
                 ],
