@@ -22,7 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Many cameras, one model, events in Redis.",
 )
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="the YAML file")]
+# Whether it can be read is not for typer to say: that takes four lines of usage.
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="the YAML file", readable=False)]
 
 
 def main() -> None:

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import properties
 
 from streamd.engines.contract import (
     Built,
@@ -24,6 +22,7 @@ from streamd.engines.contract import (
     Runner,
     rung,
 )
+from streamd.engines.openvino_library import ov, properties
 from streamd.errors import EngineError
 from streamd.slots import InputShape
 

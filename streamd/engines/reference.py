@@ -5,12 +5,11 @@ done in NumPy, on the model's own input and output.
 """
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import properties
 
 from streamd.engines.contract import CANDIDATES, ModelInfo
 from streamd.engines.onnx_model import Head, head_of, read_model
+from streamd.engines.openvino_library import ov, properties
 from streamd.errors import EngineError
 from streamd.slots import InputShape
 

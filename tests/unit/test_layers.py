@@ -47,7 +47,7 @@ OWNERS = {
     "av": "allocation hwaccel source rtcp decoder letterbox letterbox_exact motion pictures probe "
     "testing demo",
     "cv2": "letterbox_exact detections scenes testing demo",
-    "openvino": "engines.openvino_engine engines.reference",
+    "openvino": "engines.openvino_library",
     "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision build "
     "testing.random_weights",
     "redis": "redis_client subscriber client testing",

@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
-import openvino as ov
 import pytest
 from numpy.typing import NDArray
 
+from streamd.engines.openvino_library import ov
 from streamd.scenes import LABELS, Scene, Truth
 
 MODEL = Path(__file__).parents[2] / "engines" / "shapes.onnx"
