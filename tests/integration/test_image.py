@@ -204,9 +204,12 @@ def test_a_configuration_that_only_root_may_read_is_told(service: Service) -> No
 def test_a_volume_of_somebody_else_is_told(service: Service) -> None:
     service.config.write_text("cameras: [{id: a, url: /none.mp4}]\n")
     service.config.chmod(0o644)
-    os.chown(service.volumes[1], 0, 0)
+    os.chown(service.volumes[0], 0, 0)
     line = service.complaint()
-    assert line.startswith(f"/var/lib/streamd/spool: user {USER} cannot write to it; it belongs to")
+    assert line == (
+        f"/var/lib/streamd/engines: user {USER} cannot write to it; it belongs to user 0: "
+        "start the container as that one, or chown the volume"
+    )
 
 
 def test_another_user_is_told_whose_the_volumes_are(service: Service) -> None:
