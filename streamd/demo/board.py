@@ -84,8 +84,8 @@ def totals(fleet: Fleet) -> str:
     if not fleet.engines:
         return "preparing the engine: built the first time, then kept ..."
     ledger = fleet.ledger
-    batches = ledger.get_worker(0, "batches")
-    frames = ledger.get_worker(0, "frames")
+    sizes = ledger.histogram(0, "batch_size")
+    batches, frames = sum(sizes.counts), sizes.sum
     places = ledger.get_worker(0, "batch_slots")
     fps = sum(entry.rates.inferred for entry in fleet.cameras.values())
     mean = frames / batches if batches else 0.0
