@@ -133,6 +133,12 @@ class Demo:
 
     def _show(self, supervisor: Supervisor, fleet: Fleet, http: str) -> None:
         """Draws until the time is over, then ends the daemon."""
+        try:
+            self._draw(fleet, http)
+        finally:
+            supervisor.end()
+
+    def _draw(self, fleet: Fleet, http: str) -> None:
         began_s = time.monotonic()
         if self.console.is_terminal:
             with Live(console=self.console, refresh_per_second=4, screen=False) as live:
@@ -143,7 +149,6 @@ class Demo:
             while not self._is_over(began_s):
                 time.sleep(2.0 if self.options.seconds is None else min(2.0, self.options.seconds))
                 self.console.print(f"{self.board.events} events; {totals(fleet)}", soft_wrap=True)
-        supervisor.end()
 
     def _is_over(self, began_s: float) -> bool:
         now_s, first_s = time.monotonic(), self.board.first_s
