@@ -201,22 +201,14 @@ def test_a_configuration_that_only_root_may_read_is_told(service: Service) -> No
     assert f"user {USER} may not read it; let others read the file" in service.complaint()
 
 
-def test_a_volume_of_somebody_else_is_told(service: Service) -> None:
-    service.config.write_text("cameras: [{id: a, url: /none.mp4}]\n")
-    service.config.chmod(0o644)
-    os.chown(service.volumes[0], 0, 0)
-    line = service.complaint()
-    assert line == (
-        f"/var/lib/streamd/engines: user {USER} cannot write to it; it belongs to user 0: "
-        "start the container as that one, or chown the volume"
-    )
-
-
 def test_another_user_is_told_whose_the_volumes_are(service: Service) -> None:
     service.config.write_text("cameras: [{id: a, url: /none.mp4}]\n")
     service.config.chmod(0o644)
-    line = service.complaint(user=4321)
-    assert "engines: user 4321 cannot write to it; it belongs to user 10001" in line
+    # The other way round, a volume of root's, buildah mounts one of its own instead.
+    assert service.complaint(user=4321) == (
+        f"/var/lib/streamd/engines: user 4321 cannot write to it; it belongs to user {USER}: "
+        "start the container as that one, or chown the volume"
+    )
 
 
 def test_an_image_for_gpus_without_one_is_told(service: Service) -> None:
