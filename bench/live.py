@@ -44,7 +44,7 @@ def live_daemon(
         }
         with closing(DaemonRun(write_settings(Path(name), settings))) as daemon:
             daemon.wait_for_log("ready", _READY_WITHIN_S)
-            daemon.wait_until(lambda: _all_online(daemon), _ONLINE_WITHIN_S, "get all cameras")
+            daemon.wait_online(_ONLINE_WITHIN_S)
             yield daemon
 
 
@@ -55,7 +55,3 @@ def events_of(server: RedisServer, seconds: float) -> list[tuple[int, Event]]:
     with closing(connect(RedisConfig(url=server.url))) as client:
         entries = client.xrange(STREAM, int(began * 1000), int(time.time() * 1000))
     return [(int(key.split("-")[0]), parse_event(fields)) for key, fields in entries]
-
-
-def _all_online(daemon: DaemonRun) -> bool:
-    return all(camera["state"] == "online" for camera in daemon.camera_states())

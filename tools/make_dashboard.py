@@ -14,6 +14,18 @@ _WIDTH, _HEIGHT = 24, 8
 
 # Title, unit, kind, expressions with their legends.
 Panel = tuple[str, str, str, list[tuple[str, str]]]
+
+
+def _quantiles(histogram: str, *percents: int) -> list[tuple[str, str]]:
+    return [
+        (
+            f"histogram_quantile({percent / 100}, sum by (le) (rate({histogram}_bucket[1m])))",
+            f"p{percent}",
+        )
+        for percent in percents
+    ]
+
+
 ROWS: list[tuple[str, list[Panel]]] = [
     (
         "Fleet",
@@ -139,14 +151,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "Time of a batch in the engine",
                 "s",
                 "lines",
-                [
-                    (
-                        f"histogram_quantile({share}, sum by (le)"
-                        " (rate(streamd_inference_seconds_bucket[1m])))",
-                        name,
-                    )
-                    for share, name in ((0.5, "p50"), (0.99, "p99"))
-                ],
+                _quantiles("streamd_inference_seconds", 50, 99),
             ),
             (
                 "Objects by label",
@@ -204,14 +209,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "Capture to Redis",
                 "s",
                 "lines",
-                [
-                    (
-                        f"histogram_quantile({share}, sum by (le)"
-                        " (rate(streamd_capture_to_redis_seconds_bucket[1m])))",
-                        name,
-                    )
-                    for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
-                ],
+                _quantiles("streamd_capture_to_redis_seconds", 50, 95, 99),
             ),
             (
                 "Events",

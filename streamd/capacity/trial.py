@@ -89,7 +89,7 @@ def run_trial(plan: Plan, cameras: int, folder: Path) -> Trial:
         path = write_settings(folder, _settings(plan, senders.urls, folder))
         with closing(DaemonRun(path)) as daemon:
             daemon.wait_for_log("ready", _READY_WITHIN_S)
-            daemon.wait_until(lambda: _all_online(daemon), _ONLINE_WITHIN_S, "get all cameras")
+            daemon.wait_online(_ONLINE_WITHIN_S)
             time.sleep(_SETTLES_S)
             before, spent = scrape(daemon.http), daemon.cpu_s()
             sent_s, began, began_s = senders.cpu_s(), time.time(), time.monotonic()
@@ -135,10 +135,6 @@ def _settings(plan: Plan, urls: list[str], folder: Path) -> dict[str, Any]:
             for number, url in enumerate(urls)
         ],
     }
-
-
-def _all_online(daemon: DaemonRun) -> bool:
-    return all(camera["state"] == "online" for camera in daemon.camera_states())
 
 
 def _grown(before: Samples, after: Samples, key: tuple[str, str]) -> float:

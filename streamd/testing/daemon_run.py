@@ -71,6 +71,14 @@ class DaemonRun:
                 raise SetupError(f"the daemon {why}; its log ends with: {self._last_line()}")
             time.sleep(0.02)
 
+    def wait_online(self, within_s: float) -> None:
+        """Until every camera is online; see `wait_until`."""
+
+        def look() -> bool:
+            return all(camera["state"] == "online" for camera in self.camera_states())
+
+        self.wait_until(look, within_s, "get all cameras")
+
     def camera_states(self) -> list[dict[str, Any]]:
         """What the API says of each camera."""
         with urllib.request.urlopen(f"{self.http}/api/v1/cameras", timeout=10) as answer:
