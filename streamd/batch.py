@@ -1,7 +1,8 @@
 """Which frames go into the next batch, and when. No I/O, no clock, no threads."""
 
+import heapq
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -16,19 +17,23 @@ MAX_WAIT_NS = 100_000_000
 IDLE_AFTER_NS = 2_000_000_000
 
 
-class ReadyFrame(Struct, frozen=True):
-    """A taken slot that waits for a batch.
+class ReadyFrame(Struct, frozen=True, order=True):
+    """A taken slot that waits for a batch. Frames sort by their turns.
 
-    `since_ns` is when its camera began to wait for its turn: a frame that replaces an older one
-    keeps the older one's place, so a fast camera is neither favoured nor starved. Higher
-    `priority` goes first. `followers` are still frames, which have its result.
+    The lowest `rank` goes first, then who has waited longest: `since_ns` is when its camera began
+    to wait for its turn. A frame that replaces an older one keeps the older one's place, so a fast
+    camera is neither favoured nor starved. `followers` are still frames, which have its result.
     """
 
+    rank: int
+    since_ns: int
     slot: int
     meta: FrameMeta
-    since_ns: int
-    priority: int = 0
     followers: tuple[FrameMeta, ...] = ()
+
+
+# The cameras that wait with a frame of one shape, each as its frames, oldest first; not empty.
+Line = Collection[Sequence[ReadyFrame]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +53,23 @@ class Decision:
 
 
 def collect_batch(
-    ready: Sequence[Sequence[ReadyFrame]],
+    lines: Mapping[InputShape, Line],
     now_ns: int,
     policy: BatchPolicy,
     active_cameras: Mapping[InputShape, int],
 ) -> Decision:
-    """The next batch out of `ready`, which holds each camera's waiting frames, oldest first.
+    """The next batch out of `lines`, in which each camera is in that of its first frame's shape.
 
     A batch holds one shape. Every camera gets one frame before any gets a second; within a round,
-    the highest priority comes first, then who has waited longest. A batch may leave when it is
+    the lowest rank comes first, then who has waited longest. A batch may leave when it is
     full, when each of its shape's `active_cameras` that may still deliver is in it, or when its
     oldest frame has waited for `policy.max_wait_ns`, so a camera that is silent delays nobody for
     longer than that. Of several that may leave, the one whose first frame comes first does: no
     shape starves, and none keeps a fuller one waiting.
     """
-    by_shape: dict[InputShape, list[Sequence[ReadyFrame]]] = {}
-    for frames in ready:
-        by_shape.setdefault(frames[0].meta.shape, []).append(frames)
     wake_at_ns = None
-    for shape in _in_turn(by_shape):
-        line = by_shape[shape]
+    for shape in _in_turn(lines):
+        line = lines[shape]
         batch = _first(line, shape, policy.max_size)
         if len(batch) == policy.max_size or len(line) >= active_cameras.get(shape, 0):
             return Decision(frames=batch)
@@ -80,21 +82,14 @@ def collect_batch(
     return Decision(wake_at_ns=wake_at_ns)
 
 
-def _in_turn(by_shape: Mapping[InputShape, list[Sequence[ReadyFrame]]]) -> list[InputShape]:
+def _in_turn(lines: Mapping[InputShape, Line]) -> list[InputShape]:
     """The shapes, the one whose first frame goes first at the front."""
-    if len(by_shape) == 1:
-        return list(by_shape)
-    return sorted(by_shape, key=lambda shape: min(_rank(line[0]) for line in by_shape[shape]))
+    if len(lines) == 1:
+        return list(lines)
+    return sorted(lines, key=lambda shape: min(frames[0] for frames in lines[shape]))
 
 
-def _rank(frame: ReadyFrame) -> tuple[int, int, int]:
-    """The smallest goes first."""
-    return -frame.priority, frame.since_ns, frame.slot
-
-
-def _first(
-    line: list[Sequence[ReadyFrame]], shape: InputShape, most: int
-) -> tuple[ReadyFrame, ...]:
+def _first(line: Line, shape: InputShape, most: int) -> tuple[ReadyFrame, ...]:
     """Up to `most` frames: one of each camera in `line`, then the second of each, and so on.
 
     Of each camera up to the first one of another shape, so that its order holds.
@@ -102,7 +97,7 @@ def _first(
     batch: list[ReadyFrame] = []
     for position in count():
         heads = [frames[position] for frames in line]
-        batch += sorted(heads, key=_rank)[: most - len(batch)]
+        batch += heapq.nsmallest(most - len(batch), heads)
         if len(batch) == most or not line:
             break
         line = [
@@ -118,11 +113,13 @@ class Lineup:
 
     def __init__(self) -> None:
         self._waiting: dict[int, deque[ReadyFrame]] = {}
+        self._lines: dict[InputShape, dict[int, deque[ReadyFrame]]] = {}
+        self._stands: dict[int, InputShape] = {}  # in whose line a camera is
         self._served_ns: dict[int, int] = {}
         self._seen_ns: dict[int, int] = {}
         self._shape: dict[int, InputShape] = {}
         self._period_ns: dict[int, float] = {}
-        self._priority: dict[int, int] = {}
+        self._rank: dict[int, int] = {}
         self._owed_ns: dict[int, int] = {}
         self._active: dict[int, InputShape] = {}
         self._active_count: Counter[InputShape] = Counter()
@@ -132,13 +129,13 @@ class Lineup:
         return sum(len(frames) for frames in self._waiting.values())
 
     @property
-    def ready(self) -> list[Sequence[ReadyFrame]]:
-        """Each camera's waiting frames, oldest first."""
-        return [frames for frames in self._waiting.values() if frames]
+    def lines(self) -> Mapping[InputShape, Line]:
+        """What waits, as `collect_batch` takes it."""
+        return {shape: line.values() for shape, line in self._lines.items()}
 
     def rank(self, camera: int, priority: int) -> None:
-        """The priority of a camera's frames from now on; 0 if never told."""
-        self._priority[camera] = priority
+        """The priority of a camera's frames from now on, the highest first; 0 if never told."""
+        self._rank[camera] = -priority
 
     def admit(self, slot: int, meta: FrameMeta) -> int | None:
         """Adds a taken slot; returns the slot of the live frame that it replaces, if any.
@@ -147,15 +144,18 @@ class Lineup:
         """
         waiting = self._waiting.setdefault(meta.camera, deque())
         self._note_period(meta)
-        priority = self._priority.get(meta.camera, 0)
+        rank = self._rank.get(meta.camera, 0)
+        stale = None
         if not meta.lossless and waiting:
             stale = waiting.pop()
-            waiting.append(ReadyFrame(slot, meta, stale.since_ns, priority))
-            return stale.slot
-        since_ns = max(meta.ready_ns, self._served_ns.get(meta.camera, 0))
-        since_ns = self._owed_ns.pop(meta.camera, since_ns)
-        waiting.append(ReadyFrame(slot, meta, since_ns, priority))
-        return None
+            since_ns = stale.since_ns
+        else:
+            since_ns = max(meta.ready_ns, self._served_ns.get(meta.camera, 0))
+            since_ns = self._owed_ns.pop(meta.camera, since_ns)
+        waiting.append(ReadyFrame(rank, since_ns, slot, meta))
+        if len(waiting) == 1:
+            self._stand(meta.camera, waiting)
+        return stale.slot if stale else None
 
     def awaits(self, camera: int) -> bool:
         """Whether a frame of `camera` waits."""
@@ -179,6 +179,7 @@ class Lineup:
                 frame = waiting.popleft()
                 self._owed_ns[camera] = frame.since_ns
                 gone.append(frame)
+                self._stand(camera, waiting)
         return gone
 
     def remove(self, frames: Iterable[ReadyFrame], now_ns: int) -> None:
@@ -192,6 +193,7 @@ class Lineup:
                 # The next frame of a file begins to wait when the one before it is served.
                 following = waiting.popleft()
                 waiting.appendleft(replace(following, since_ns=now_ns))
+            self._stand(frame.meta.camera, waiting)
 
     def forget(self, camera: int) -> None:
         """A camera left; no frame of it waits."""
@@ -201,7 +203,7 @@ class Lineup:
             self._seen_ns,
             self._shape,
             self._period_ns,
-            self._priority,
+            self._rank,
             self._owed_ns,
         ):
             memory.pop(camera, None)
@@ -231,6 +233,20 @@ class Lineup:
         if not periods:
             return MIN_WAIT_NS
         return int(min(max(min(periods) - batch_ns, MIN_WAIT_NS), MAX_WAIT_NS))
+
+    def _stand(self, camera: int, waiting: deque[ReadyFrame]) -> None:
+        """A camera stands in the line of its first frame's shape, or in none."""
+        shape = waiting[0].meta.shape if waiting else None
+        stood = self._stands.get(camera)
+        if shape == stood:
+            return
+        if stood is not None:
+            del self._stands[camera], self._lines[stood][camera]
+            if not self._lines[stood]:
+                del self._lines[stood]
+        if shape is not None:
+            self._stands[camera] = shape
+            self._lines.setdefault(shape, {})[camera] = waiting
 
     def _note_period(self, meta: FrameMeta) -> None:
         last = self._seen_ns.get(meta.camera)

@@ -150,7 +150,7 @@ class Collector:
             now_ns = time.monotonic_ns()
             policy = BatchPolicy(self._fitting(now_ns), self._wait_ns(now_ns))
             active = self._lineup.active_cameras(now_ns)
-            decision = collect_batch(self._lineup.ready, now_ns, policy, active)
+            decision = collect_batch(self._lineup.lines, now_ns, policy, active)
             if not decision.frames:
                 self._model.give_back()
                 return decision.wake_at_ns

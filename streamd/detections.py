@@ -1,6 +1,7 @@
 """From candidates to detections in pixels of the source picture."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import cv2
@@ -55,41 +56,57 @@ class Detector:
     def detect(
         self,
         candidates: NDArray[np.float32],
-        frame: Placed,
-        classes: Collection[int] | None = None,
-    ) -> tuple[Detection, ...]:
-        """The objects among `candidates`, (K, 6) float32 in pixels of the engine's input.
+        frames: Sequence[Placed],
+        classes: Sequence[Collection[int] | None],
+    ) -> list[tuple[Detection, ...]]:
+        """The objects in each of B `frames`, best first.
 
-        Best first. `classes` keeps only those class ids.
+        `candidates` are (B, K, 6) float32 in pixels of the engine's input. `classes` has the class
+        ids to keep of each frame, None for all.
         """
         # Thresholding first: NMS is 50 times as expensive over 300 boxes as over 20.
-        scores = candidates[:, 4]
-        rows = candidates[(scores >= self._confidence) & (scores > 0)]
-        if classes is not None:
-            rows = rows[np.isin(rows[:, 5], list(classes))]
-        kept = rows if self._end_to_end else self._suppress(rows)
-        return self._detections(kept[: self._max].astype(np.float64), frame)
+        scores = candidates[:, :, 4]
+        of, at = np.nonzero((scores >= self._confidence) & (scores > 0))
+        rows = candidates[of, at]
+        kept: list[int] = []
+        ends = [0]
+        for span, wanted in zip(_spans(of, len(frames)), classes, strict=True):
+            kept += self._best(rows[span].tolist(), span.start, wanted)
+            ends.append(len(kept))
+        found = self._detections(rows[kept].astype(np.float64), [frames[i] for i in of[kept]])
+        return [tuple(found[begin:end]) for begin, end in pairwise(ends)]
 
-    def _suppress(self, candidates: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _best(
+        self, rows: list[list[float]], first: int, classes: Collection[int] | None
+    ) -> list[int]:
+        """Which rows of a frame are its objects, best first; `first` is the number of `rows[0]`."""
+        numbers: Sequence[int] = range(len(rows))
+        if classes is not None:
+            numbers = [i for i in numbers if rows[i][5] in classes]
+        if not self._end_to_end and len(numbers) > 1:
+            numbers = self._suppress(rows, numbers)
+        return [first + i for i in numbers[: self._max]]
+
+    def _suppress(self, rows: list[list[float]], numbers: Sequence[int]) -> list[int]:
         """Greedy non-maximum suppression within each class; best first."""
-        if len(candidates) < 2:
-            return candidates
-        rows = candidates.tolist()
+        chosen = [rows[i] for i in numbers]
         # OpenCV keeps classes apart by moving each beyond the last: that needs positive corners.
-        low = min(0.0, *(min(row[:2]) for row in rows))
-        boxes = [(x1 - low, y1 - low, x2 - x1, y2 - y1) for x1, y1, x2, y2, _, _ in rows]
-        scores = [row[4] for row in rows]
-        labels = [int(row[5]) for row in rows]
+        low = min(0.0, *(min(row[:2]) for row in chosen))
+        boxes = [(x1 - low, y1 - low, x2 - x1, y2 - y1) for x1, y1, x2, y2, _, _ in chosen]
+        scores = [row[4] for row in chosen]
+        labels = [int(row[5]) for row in chosen]
         # No score threshold: the rows are above ours, and OpenCV's excludes a score that equals it.
         kept = cv2.dnn.NMSBoxesBatched(boxes, scores, labels, 0.0, self._iou)
-        return candidates[sorted(kept, key=lambda i: -scores[i])]
+        return [numbers[i] for i in sorted(kept, key=lambda i: -scores[i])]
 
-    def _detections(self, rows: NDArray[np.float64], frame: Placed) -> tuple[Detection, ...]:
-        """The (K, 6) `rows` in pixels of the source, kept within the picture."""
-        pads = (frame.pad_x, frame.pad_y, frame.pad_x, frame.pad_y)
-        limits = (frame.width, frame.height, frame.width, frame.height)
-        boxes = ((rows[:, :4] - pads) / frame.scale).clip(0.0, limits).round(2)
-        return tuple(
+    def _detections(self, rows: NDArray[np.float64], frames: Sequence[Placed]) -> list[Detection]:
+        """The (N, 6) `rows`, each in pixels of its frame's source and within the picture."""
+        placed = [(f.pad_x, f.pad_y, f.width, f.height, f.scale) for f in frames]
+        placing = np.array(placed, np.float64).reshape(-1, 5)
+        pads, sizes = placing[:, np.newaxis, :2], placing[:, np.newaxis, 2:4]
+        corners = (rows[:, :4].reshape(-1, 2, 2) - pads) / placing[:, 4:, np.newaxis]
+        boxes = corners.clip(0.0, sizes).round(2).reshape(-1, 4)
+        return [
             Detection(self._labels[class_id], class_id, score, tuple(box))
             for class_id, score, box in zip(
                 rows[:, 5].astype(int).tolist(),
@@ -97,7 +114,13 @@ class Detector:
                 boxes.tolist(),
                 strict=True,
             )
-        )
+        ]
+
+
+def _spans(of: NDArray[np.intp], count: int) -> list[slice]:
+    """Where each of `count` frames lies among rows that are sorted by the frame they are `of`."""
+    ends = np.searchsorted(of, np.arange(count + 1)).tolist()
+    return [slice(begin, end) for begin, end in pairwise(ends)]
 
 
 def overlap(first: Box, second: Box) -> float:

@@ -158,15 +158,18 @@ class ModelInstance:
         if self.target is not None:
             self._note_time(self.target, len(batch.frames), infer_ns)
         inferred = time.thread_time_ns()
-        frames: list[InferredFrame] = []
-        for frame, rows, labels in zip(batch.frames, candidates, batch.classes, strict=True):
-            found = self._detector.detect(rows, frame.meta, self._ids_of(labels))
-            frames += [
-                InferredFrame(meta, found, batch.taken_ns, infer_ns, self.model.name)
-                for meta in (frame.meta, *frame.followers)
-            ]
+        found = self._detector.detect(
+            candidates,
+            [frame.meta for frame in batch.frames],
+            [self._ids_of(labels) for labels in batch.classes],
+        )
+        frames = tuple(
+            InferredFrame(meta, objects, batch.taken_ns, infer_ns, self.model.name)
+            for frame, objects in zip(batch.frames, found, strict=True)
+            for meta in (frame.meta, *frame.followers)
+        )
         return BatchResult(
-            tuple(frames),
+            frames,
             rung(self.ladder, len(batch.frames)),
             gathered - began,
             infer_ns,

@@ -122,7 +122,8 @@ def _compare(
     detector = Detector(model, confidence=confidence, iou=iou, max_detections=300)
 
     def detect(candidates: NDArray[np.float32], shape: InputShape) -> tuple[Detection, ...]:
-        return detector.detect(candidates, Letterbox.fit(shape.width, shape.height, shape))
+        placed = Letterbox.fit(shape.width, shape.height, shape)
+        return detector.detect(candidates[np.newaxis], [placed], [None])[0]
 
     got = [detect(candidates, shape) for candidates, _, shape in pairs]
     expected = [detect(candidates, shape) for _, candidates, shape in pairs]

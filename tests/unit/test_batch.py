@@ -1,6 +1,6 @@
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,10 @@ MS = 1_000_000
 US = 1_000
 
 
+def waiting(lineup: Lineup) -> list[Sequence[ReadyFrame]]:
+    return [frames for line in lineup.lines.values() for frames in line]
+
+
 def test_still_frames_go_with_the_latest_that_waits_of_their_camera() -> None:
     lineup = Lineup()
     assert not lineup.awaits(1)
@@ -35,10 +39,10 @@ def test_still_frames_go_with_the_latest_that_waits_of_their_camera() -> None:
     for meta in still:
         lineup.follow(meta)
     assert (lineup.awaits(1), lineup.awaits(2)) == (True, False)
-    ((first, second),) = lineup.ready
+    ((first, second),) = waiting(lineup)
     assert (first.followers, second.followers) == ((), tuple(still))
     lineup.remove([first], now_ns=7)
-    ((second,),) = lineup.ready
+    ((second,),) = waiting(lineup)
     assert second.followers == tuple(still)
 
 
@@ -139,14 +143,14 @@ class Simulation:
 
     def _decide(self) -> Decision:
         active = self.lineup.active_cameras(self.now_ns)
-        return collect_batch(self.lineup.ready, self.now_ns, self.policy, active)
+        return collect_batch(self.lineup.lines, self.now_ns, self.policy, active)
 
     def _send(self, frames: tuple[ReadyFrame, ...]) -> None:
-        newest = {queue[-1].meta.camera: queue[-1].meta.seq for queue in self.lineup.ready}
+        newest = {queue[-1].meta.camera: queue[-1].meta.seq for queue in waiting(self.lineup)}
         self.sent.append(Sent(frames, newest))
         self.lineup.remove(frames, self.now_ns)
         served = {frame.meta.camera for frame in frames}
-        left = {queue[0].meta.camera: queue[0].meta.shape for queue in self.lineup.ready}
+        left = {queue[0].meta.camera: queue[0].meta.shape for queue in waiting(self.lineup)}
         for camera, since_ns in list(self.waiting_since_ns.items()):
             if camera not in served:
                 overdue = self.now_ns - since_ns >= self.policy.max_wait_ns
@@ -244,10 +248,20 @@ def test_a_waiting_camera_is_passed_over_at_most_once_for_each_other_camera(
     assert run.most_passed_over <= len(scenario.cameras) - 1
 
 
+def lines_of(*queues: list[ReadyFrame]) -> dict[InputShape, list[list[ReadyFrame]]]:
+    lines: dict[InputShape, list[list[ReadyFrame]]] = {}
+    for queue in queues:
+        lines.setdefault(queue[0].meta.shape, []).append(queue)
+    return lines
+
+
 def queue_of(camera: int, count: int = 1, since_ns: int = 0, **meta: Any) -> list[ReadyFrame]:
     return [
         ReadyFrame(
-            100 * camera + n, frame_meta(camera=camera, seq=n, ready_ns=since_ns, **meta), since_ns
+            0,
+            since_ns,
+            100 * camera + n,
+            frame_meta(camera=camera, seq=n, ready_ns=since_ns, **meta),
         )
         for n in range(count)
     ]
@@ -256,18 +270,20 @@ def queue_of(camera: int, count: int = 1, since_ns: int = 0, **meta: Any) -> lis
 def test_every_camera_gets_a_frame_before_a_flooding_file_gets_a_second() -> None:
     flood = queue_of(0, count=9, lossless=True)
     late = [queue_of(camera, since_ns=camera) for camera in (1, 2)]
-    decision = collect_batch([flood, *late], 10, BatchPolicy(4, 0), active_cameras={SQUARE: 3})
+    decision = collect_batch(
+        lines_of(flood, *late), 10, BatchPolicy(4, 0), active_cameras={SQUARE: 3}
+    )
     assert [frame.meta.camera for frame in decision.frames] == [0, 1, 2, 0]
 
 
 def test_a_batch_leaves_at_once_when_every_active_camera_is_in_it() -> None:
-    ready = [queue_of(0), queue_of(1)]
+    ready = lines_of(queue_of(0), queue_of(1))
     decision = collect_batch(ready, 0, BatchPolicy(8, 50 * MS), active_cameras={SQUARE: 2})
     assert len(decision.frames) == 2
 
 
 def test_a_partial_batch_is_held_until_its_oldest_frame_has_waited_max_wait() -> None:
-    ready = [queue_of(0, since_ns=7 * MS), queue_of(1, since_ns=3 * MS)]
+    ready = lines_of(queue_of(0, since_ns=7 * MS), queue_of(1, since_ns=3 * MS))
     policy = BatchPolicy(8, 50 * MS)
     held = collect_batch(ready, 52 * MS, policy, active_cameras={SQUARE: 3})
     assert held == Decision(wake_at_ns=53 * MS)
@@ -275,7 +291,7 @@ def test_a_partial_batch_is_held_until_its_oldest_frame_has_waited_max_wait() ->
 
 
 def test_a_batch_does_not_wait_for_cameras_of_another_shape() -> None:
-    ready = [queue_of(0), queue_of(1, shape=WIDE)]
+    ready = lines_of(queue_of(0), queue_of(1, shape=WIDE))
     active = {SQUARE: 1, WIDE: 3}
     decision = collect_batch(ready, 0, BatchPolicy(8, 50 * MS), active)
     assert [frame.meta.camera for frame in decision.frames] == [0]
@@ -285,19 +301,21 @@ def test_a_shape_that_waits_for_more_does_not_hold_up_a_full_batch_of_another() 
     older, full = queue_of(0), queue_of(1, count=2, since_ns=MS, lossless=True, shape=WIDE)
     active = {SQUARE: 2, WIDE: 1}
     policy = BatchPolicy(2, 50 * MS)
-    first = collect_batch([older, full], 2 * MS, policy, active)
+    first = collect_batch(lines_of(older, full), 2 * MS, policy, active)
     assert [frame.meta.camera for frame in first.frames] == [1, 1]
-    assert collect_batch([older], 2 * MS, policy, active) == Decision(wake_at_ns=50 * MS)
+    assert collect_batch(lines_of(older), 2 * MS, policy, active) == Decision(wake_at_ns=50 * MS)
 
 
 def test_a_shape_whose_time_has_come_goes_before_a_full_batch_that_came_later() -> None:
     older, full = queue_of(0), queue_of(1, count=9, since_ns=MS, lossless=True, shape=WIDE)
-    decision = collect_batch([older, full], 50 * MS, BatchPolicy(2, 50 * MS), {SQUARE: 2, WIDE: 1})
+    decision = collect_batch(
+        lines_of(older, full), 50 * MS, BatchPolicy(2, 50 * MS), {SQUARE: 2, WIDE: 1}
+    )
     assert [frame.meta.camera for frame in decision.frames] == [0]
 
 
 def test_with_nothing_ready_there_is_nothing_to_wake_for() -> None:
-    assert collect_batch([], 0, BatchPolicy(8, 0), active_cameras={SQUARE: 3}) == Decision()
+    assert collect_batch({}, 0, BatchPolicy(8, 0), active_cameras={SQUARE: 3}) == Decision()
 
 
 def test_a_replaced_frame_keeps_its_place_so_that_replacing_does_not_postpone_the_batch() -> None:
@@ -305,7 +323,7 @@ def test_a_replaced_frame_keeps_its_place_so_that_replacing_does_not_postpone_th
     for seq in range(12):
         lineup.admit(seq, frame_meta(seq=seq, ready_ns=seq * 5 * MS))
     decision = collect_batch(
-        lineup.ready, 55 * MS, BatchPolicy(8, 50 * MS), active_cameras={SQUARE: 2}
+        lineup.lines, 55 * MS, BatchPolicy(8, 50 * MS), active_cameras={SQUARE: 2}
     )
     assert [frame.meta.seq for frame in decision.frames] == [11]
 
@@ -322,7 +340,7 @@ def test_a_frame_can_only_be_removed_in_its_turn() -> None:
     lineup = Lineup()
     for seq in range(2):
         lineup.admit(seq, frame_meta(seq=seq, lossless=True))
-    second = lineup.ready[0][1]
+    second = waiting(lineup)[0][1]
     with pytest.raises(ValueError, match="slot 1 is not the next one"):
         lineup.remove([second], now_ns=0)
 

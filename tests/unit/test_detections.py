@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from streamd.detections import Detection, Detector
+from streamd.detections import Detection, Detector, Placed
 from streamd.engines.contract import CANDIDATES, ModelInfo
 from streamd.letterbox import Letterbox
 from streamd.slots import FrameMeta, InputShape
@@ -33,6 +33,16 @@ def detector(
         iou=iou,
         max_detections=max_detections,
     )
+
+
+def detect(
+    detector: Detector,
+    rows: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    frame: Placed,
+    classes: frozenset[int] | None = None,
+) -> tuple[Detection, ...]:
+    (found,) = detector.detect(rows[np.newaxis], [frame], [classes])
+    return found
 
 
 def candidates(*rows: Row) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -83,7 +93,7 @@ def test_what_is_left_equals_textbook_suppression_within_each_class(
 ) -> None:
     assume(all(abs(overlap(a, b) - iou) > 1e-4 for a, b in itertools.combinations(rows, 2)))
     assume(all(abs(row[4] - confidence) > 1e-4 for row in rows))
-    found = detector(confidence=confidence, iou=iou).detect(candidates(*rows), WHOLE)
+    found = detect(detector(confidence=confidence, iou=iou), candidates(*rows), WHOLE)
     expected = suppress([row for row in rows if row[4] > confidence], iou)
     assert [(d.confidence, d.class_id) for d in found] == [(r[4], int(r[5])) for r in expected]
     clipped = [tuple(min(max(side, 0.0), 2000.0) for side in row[:4]) for row in expected]
@@ -94,33 +104,33 @@ def test_what_is_left_equals_textbook_suppression_within_each_class(
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_score_at_the_threshold_is_a_detection(end_to_end: bool, count: int) -> None:
     rows: list[Row] = [(100.0 * n, 0, 100.0 * n + 50, 50, 0.5, 0) for n in range(count)]
-    found = detector(confidence=0.5, end_to_end=end_to_end).detect(candidates(*rows), WHOLE)
+    found = detect(detector(confidence=0.5, end_to_end=end_to_end), candidates(*rows), WHOLE)
     assert len(found) == count
 
 
 @pytest.mark.parametrize("end_to_end", [False, True])
 def test_a_threshold_of_zero_lets_no_empty_row_through(end_to_end: bool) -> None:
     rows = candidates((0, 0, 50, 50, 0.01, 1))
-    found = detector(confidence=0.0, end_to_end=end_to_end).detect(rows, WHOLE)
+    found = detect(detector(confidence=0.0, end_to_end=end_to_end), rows, WHOLE)
     assert found == (Detection("dog", 1, 0.01, (0.0, 0.0, 50.0, 50.0)),)
 
 
 def test_an_end_to_end_model_keeps_boxes_that_overlap() -> None:
     rows = candidates((0, 0, 50, 50, 0.9, 0), (1, 0, 51, 50, 0.8, 0))
-    assert len(detector(end_to_end=True).detect(rows, WHOLE)) == 2
-    assert len(detector(end_to_end=False).detect(rows, WHOLE)) == 1
+    assert len(detect(detector(end_to_end=True), rows, WHOLE)) == 2
+    assert len(detect(detector(end_to_end=False), rows, WHOLE)) == 1
 
 
 def test_only_the_classes_asked_for_are_told() -> None:
     rows = candidates(*[(100.0 * n, 0, 100.0 * n + 50, 50, 0.9 - n / 10, n) for n in range(3)])
-    found = detector().detect(rows, WHOLE, classes=frozenset({0, 2}))
+    found = detect(detector(), rows, WHOLE, classes=frozenset({0, 2}))
     assert [d.label for d in found] == ["cat", "cow"]
-    assert detector().detect(rows, WHOLE, classes=frozenset()) == ()
+    assert detect(detector(), rows, WHOLE, classes=frozenset()) == ()
 
 
 def test_at_most_max_detections_are_told_the_best_first() -> None:
     rows: list[Row] = [(60.0 * n, 0, 60.0 * n + 50, 50, 0.3 + n / 100, n % 3) for n in range(30)]
-    found = detector(max_detections=4).detect(candidates(*rows), WHOLE)
+    found = detect(detector(max_detections=4), candidates(*rows), WHOLE)
     assert [d.confidence for d in found] == [0.59, 0.58, 0.57, 0.56]
 
 
@@ -129,7 +139,7 @@ def test_a_full_house_of_separate_objects_is_told_whole() -> None:
         (20.0 * (n % 20), 20.0 * (n // 20), 20.0 * (n % 20) + 10, 20.0 * (n // 20) + 10, 0.9, 0)
         for n in range(CANDIDATES)
     ]
-    assert len(detector().detect(candidates(*rows), WHOLE)) == CANDIDATES
+    assert len(detect(detector(), candidates(*rows), WHOLE)) == CANDIDATES
 
 
 def letterboxed(width: int, height: int, shape: InputShape) -> FrameMeta:
@@ -154,11 +164,27 @@ def test_a_box_comes_back_to_where_it_was_in_the_source_picture(
     source = [share * side for share, side in zip(shares, sides, strict=True)]
     pads = (meta.pad_x, meta.pad_y) * 2
     x1, y1, x2, y2 = (p * meta.scale + pad for p, pad in zip(source, pads, strict=True))
-    (found,) = detector().detect(candidates((x1, y1, x2, y2, 0.9, 0)), meta)
+    (found,) = detect(detector(), candidates((x1, y1, x2, y2, 0.9, 0)), meta)
     assert found.box == pytest.approx(source, abs=0.01 + 1e-4 / meta.scale)
 
 
 def test_a_box_that_reaches_into_the_padding_ends_at_the_pictures_edge() -> None:
     meta = letterboxed(1920, 1080, InputShape(640, 640))
-    (found,) = detector().detect(candidates((-5, 100, 645, 600, 0.9, 0)), meta)
+    (found,) = detect(detector(), candidates((-5, 100, 645, 600, 0.9, 0)), meta)
     assert found.box == (0.0, 0.0, 1920.0, 1080.0)
+
+
+def test_each_frame_of_a_batch_has_its_own_objects() -> None:
+    one = candidates((0, 0, 50, 50, 0.9, 0), (100, 0, 150, 50, 0.8, 1))
+    two = candidates((20, 20, 60, 60, 0.7, 2), (100, 0, 150, 50, 0.8, 1))
+    none = candidates((0, 0, 50, 50, 0.1, 0), (100, 0, 150, 50, 0.1, 1))
+    metas: list[Placed] = [WHOLE, WHOLE, Letterbox.fit(1000, 1000, SQUARE)]
+    rows = np.stack([one, none, two])
+    found = detector().detect(rows, metas, [None, None, frozenset({2})])
+    alone = [
+        detect(detector(), each, meta, classes)
+        for each, meta, classes in zip(rows, metas, [None, None, frozenset({2})], strict=True)
+    ]
+    assert found == alone
+    assert [[d.label for d in each] for each in found] == [["cat", "dog"], [], ["cow"]]
+    assert detector().detect(rows[:0], [], []) == []

@@ -107,7 +107,7 @@ class Service:
                 self.ledger.add(meta.camera, "superseded")
 
     def infer(self, _: int) -> None:
-        frames = collect_batch(self.lineup.ready, 0, BatchPolicy(2, 0), {}).frames
+        frames = collect_batch(self.lineup.lines, 0, BatchPolicy(2, 0), {}).frames
         self.lineup.remove(frames, 0)
         self.inferring.append(frames)
         for frame in frames:
@@ -146,7 +146,8 @@ class Service:
         self.lineup, self.inferring = Lineup(), []
 
     def held_by_reader(self, camera: int) -> int:
-        held = [frame for frames in (*self.lineup.ready, *self.inferring) for frame in frames]
+        waiting = [frames for line in self.lineup.lines.values() for frames in line]
+        held = [frame for frames in (*waiting, *self.inferring) for frame in frames]
         return sum(frame.meta.camera == camera for frame in held)
 
     def check(self) -> None:

@@ -49,7 +49,7 @@ class Run:
             size = target.batch_size(8) if target else 8
             if target:
                 self.dropped["shed"] += len(lineup.shed(target.captured_after_ns(now_ns, size)))
-            frames = collect_batch(lineup.ready, now_ns, BatchPolicy(size, 0), {}).frames
+            frames = collect_batch(lineup.lines, now_ns, BatchPolicy(size, 0), {}).frames
             if not frames:
                 now_ns = arrivals[0][0] if arrivals else now_ns
                 continue
