@@ -67,37 +67,21 @@ class Detector:
         # Thresholding first: NMS is 50 times as expensive over 300 boxes as over 20.
         scores = candidates[:, :, 4]
         of, at = np.nonzero((scores >= self._confidence) & (scores > 0))
-        rows = candidates[of, at]
+        rows = candidates[of, at].astype(np.float64)
+        suppress = None if self._end_to_end else _Suppression(rows, self._iou)
+        labels = rows[:, 5].astype(int).tolist()
         kept: list[int] = []
         ends = [0]
-        for span, wanted in zip(_spans(of, len(frames)), classes, strict=True):
-            kept += self._best(rows[span].tolist(), span.start, wanted)
+        for numbers, wanted in zip(_numbers(of, len(frames)), classes, strict=True):
+            of_frame: Sequence[int] = numbers
+            if wanted is not None:
+                of_frame = [i for i in numbers if labels[i] in wanted]
+            if suppress is not None and len(of_frame) > 1:
+                of_frame = suppress(of_frame)
+            kept += of_frame[: self._max]
             ends.append(len(kept))
-        found = self._detections(rows[kept].astype(np.float64), [frames[i] for i in of[kept]])
+        found = self._detections(rows[kept], [frames[i] for i in of[kept]])
         return [tuple(found[begin:end]) for begin, end in pairwise(ends)]
-
-    def _best(
-        self, rows: list[list[float]], first: int, classes: Collection[int] | None
-    ) -> list[int]:
-        """Which rows of a frame are its objects, best first; `first` is the number of `rows[0]`."""
-        numbers: Sequence[int] = range(len(rows))
-        if classes is not None:
-            numbers = [i for i in numbers if rows[i][5] in classes]
-        if not self._end_to_end and len(numbers) > 1:
-            numbers = self._suppress(rows, numbers)
-        return [first + i for i in numbers[: self._max]]
-
-    def _suppress(self, rows: list[list[float]], numbers: Sequence[int]) -> list[int]:
-        """Greedy non-maximum suppression within each class; best first."""
-        chosen = [rows[i] for i in numbers]
-        # OpenCV keeps classes apart by moving each beyond the last: that needs positive corners.
-        low = min(0.0, *(min(row[:2]) for row in chosen))
-        boxes = [(x1 - low, y1 - low, x2 - x1, y2 - y1) for x1, y1, x2, y2, _, _ in chosen]
-        scores = [row[4] for row in chosen]
-        labels = [int(row[5]) for row in chosen]
-        # No score threshold: the rows are above ours, and OpenCV's excludes a score that equals it.
-        kept = cv2.dnn.NMSBoxesBatched(boxes, scores, labels, 0.0, self._iou)
-        return [numbers[i] for i in sorted(kept, key=lambda i: -scores[i])]
 
     def _detections(self, rows: NDArray[np.float64], frames: Sequence[Placed]) -> list[Detection]:
         """The (N, 6) `rows`, each in pixels of its frame's source and within the picture."""
@@ -117,10 +101,32 @@ class Detector:
         ]
 
 
-def _spans(of: NDArray[np.intp], count: int) -> list[slice]:
-    """Where each of `count` frames lies among rows that are sorted by the frame they are `of`."""
+class _Suppression:
+    """Greedy non-maximum suppression within each class, of some of the (N, 6) `rows` at a time."""
+
+    def __init__(self, rows: NDArray[np.float64], iou: float) -> None:
+        # OpenCV keeps classes apart by moving each beyond the last: that needs positive corners.
+        corners = rows[:, :2] - rows[:, :2].min(initial=0.0)
+        # As lists, which OpenCV takes faster than small arrays.
+        self._boxes = np.hstack((corners, rows[:, 2:4] - rows[:, :2])).tolist()
+        self._scores = rows[:, 4].tolist()
+        self._labels = rows[:, 5].astype(int).tolist()
+        self._iou = iou
+
+    def __call__(self, numbers: Sequence[int]) -> list[int]:
+        """Those of the rows with these numbers that are kept, best first."""
+        scores = [self._scores[i] for i in numbers]
+        boxes = [self._boxes[i] for i in numbers]
+        labels = [self._labels[i] for i in numbers]
+        # No score threshold: the rows are above ours, and OpenCV's excludes a score that equals it.
+        kept = cv2.dnn.NMSBoxesBatched(boxes, scores, labels, 0.0, self._iou)
+        return [numbers[i] for i in sorted(kept, key=lambda i: -scores[i])]
+
+
+def _numbers(of: NDArray[np.intp], count: int) -> list[range]:
+    """The numbers of each of `count` frames' rows, which are sorted by the frame they are `of`."""
     ends = np.searchsorted(of, np.arange(count + 1)).tolist()
-    return [slice(begin, end) for begin, end in pairwise(ends)]
+    return [range(begin, end) for begin, end in pairwise(ends)]
 
 
 def overlap(first: Box, second: Box) -> float:
