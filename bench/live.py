@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,25 @@ def live_daemon(
     Ages are between two looks at this host's clock alone.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="streamd-bench-") as name,
         closing(Senders(clip, count)) as senders,
+        daemon_on(senders.urls, {"max_clock_offset_s": 0, **camera}, server, **sections) as daemon,
     ):
+        yield daemon
+
+
+@contextmanager
+def daemon_on(
+    urls: Sequence[str], camera: dict[str, Any], server: RedisServer, **sections: Any
+) -> Iterator[DaemonRun]:
+    """A daemon on the cameras at `urls`, each with the settings of `camera`."""
+    with tempfile.TemporaryDirectory(prefix="streamd-bench-") as name:
         settings = {
             "redis": {"url": server.url, "max_entries": 1_000_000, "spool": {"path": None}},
             "http": {"port": 0, "requests_per_s": 1000},
             "log": {"format": "json"},
             "publish": "all",
             "cameras": [
-                {"id": f"c{number}", "url": url, "max_clock_offset_s": 0, **camera}
-                for number, url in enumerate(senders.urls)
+                {"id": f"c{number}", "url": url, **camera} for number, url in enumerate(urls)
             ],
             **sections,
         }

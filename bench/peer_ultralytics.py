@@ -1,10 +1,13 @@
 """What ultralytics does with the same videos, in an environment of its own; see bench/peers.py.
 
     python bench/peer_ultralytics.py streams yolov8n.pt 640 20 video.mp4 video.mp4
+    python bench/peer_ultralytics.py streams-live yolov8n.pt 0 20 rtsp://... rtsp://...
 
 Prints frames and seconds as JSON, from the first result on. With a size of 0 it picks 640 in the
 aspect of the pictures, as it does by default; any other is a square. `streams` is its own predictor
 for many sources, `loop` what people write: a capture and a prediction for each camera, in turns.
+`live` prints each result instead: the number of the camera, the number painted into the picture,
+and the time, in epoch seconds.
 """
 
 import json
@@ -21,29 +24,56 @@ from typing import Any
 os.environ |= {"YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false"}
 
 
+_SETTLES_S = 5.0
+
+
 def main(mode: str, weights: str, imgsz: str, seconds: str, *videos: str) -> None:
     """Predicts for so many seconds."""
     define_missing_operators()
     model = import_module("ultralytics").YOLO(weights, task="detect")
     size = {"imgsz": int(imgsz) or 640, "rect": imgsz == "0"}
     options = {**size, "conf": 0.25, "iou": 0.7, "verbose": False, "device": "cpu"}
-    paths = [str(Path(video).absolute()) for video in videos]
-    results = {"streams": by_streams, "loop": by_loop}[mode](model, paths, options)
+    way, _, live = mode.partition("-")
+    sources = list(videos) if live else [str(Path(video).absolute()) for video in videos]
+    if way == "streams":
+        options[
+            "stream_buffer"
+        ] = not live  # all frames of files, as streamd: the newest of cameras
+    results = {"streams": by_streams, "loop": by_loop}[way](model, sources, options)
+    print(json.dumps((seen_live if live else count)(results, float(seconds))), flush=True)
+    os._exit(0)  # its reader threads do not end by themselves
+
+
+def count(results: Iterator[Any], seconds: float) -> dict[str, float]:
+    """How many there are in so many seconds from the first one on."""
     next(results)
     frames, began_s = 0, time.monotonic()
     for _ in results:
         frames += 1
-        if time.monotonic() - began_s > float(seconds):
+        if time.monotonic() - began_s > seconds:
             break
-    print(json.dumps({"frames": frames, "seconds": time.monotonic() - began_s}), flush=True)
-    os._exit(0)  # its reader threads do not end by themselves
+    return {"frames": frames, "seconds": time.monotonic() - began_s}
+
+
+def seen_live(results: Iterator[Any], seconds: float) -> list[tuple[int, int, float]]:
+    """Camera, number in the picture, and time of each result, once they have come for a while."""
+    read = import_module("picture_clock").read
+    next(results)
+    seen, begins_s = [], time.monotonic() + _SETTLES_S
+    for camera, result in results:
+        now_s = time.monotonic()
+        if now_s > begins_s:
+            seen.append((camera, read(result.orig_img), time.time()))
+        if now_s > begins_s + seconds:
+            break
+    return seen
 
 
 def by_streams(model: Any, videos: list[str], options: dict[str, Any]) -> Iterator[Any]:
-    """Its multi-source predictor; `stream_buffer` keeps every frame, as streamd does of files."""
+    """Its multi-source predictor, whose results are those of all sources in turns."""
     with tempfile.NamedTemporaryFile("w", suffix=".streams", delete=False) as file:
         file.write("\n".join(videos))
-    yield from model.predict(file.name, stream=True, stream_buffer=True, **options)
+    yield from zip(cycle(range(len(videos))), model.predict(file.name, stream=True, **options))
 
 
 def by_loop(model: Any, videos: list[str], options: dict[str, Any]) -> Iterator[Any]:
@@ -56,7 +86,7 @@ def by_loop(model: Any, videos: list[str], options: dict[str, Any]) -> Iterator[
         if not found:
             captures[number] = cv2.VideoCapture(videos[number])
             continue
-        yield model.predict(frame, **options)
+        yield number, model.predict(frame, **options)[0]
 
 
 def define_missing_operators() -> None:

@@ -2,12 +2,14 @@
 
     python3 -m venv /tmp/peers && /tmp/peers/bin/pip install ultralytics openvino
     python -m bench.peers --peer-python /tmp/peers/bin/python --video street.mp4 \\
-        --model yolov8n.onnx --weights yolov8n.pt --weights yolov8n_openvino_model
+        --model yolov8n.onnx --weights yolov8n.pt --weights "batch{batch}_openvino_model"
 
 Sources are copies of one video, read as fast as they can be, over and over; frames are counted for
 some seconds once the first result is there. In each round all take turns. `streams` is ultralytics'
 predictor for many sources (every frame kept), `loop` a capture and a prediction for each camera in
-turns, each with every one of the `--weights`. Without `--imgsz` each picks its own input shape.
+turns, each with every one of the `--weights`. Without `--imgsz` each picks its own input shape:
+an export of ultralytics has the one shape, square, and the one batch size that it was made with,
+unless it was made `dynamic`. `{batch}` in the name of the weights is the size that is needed.
 """
 
 import argparse
@@ -16,8 +18,10 @@ import os
 import subprocess
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import av
 import cv2
@@ -27,6 +31,11 @@ from bench.full_speed import fps_of, looped
 from streamd.demo.clips import write_images
 from streamd.testing.redis_server import RedisServer
 
+# OpenCV would look at each camera for five seconds before it opens the next one.
+_PEER_ENVIRONMENT = {
+    "PYTHONPATH": "",
+    "OPENCV_FFMPEG_CAPTURE_OPTIONS": "rtsp_transport;tcp|analyzeduration;200000",
+}
 _SCRIPT = Path(__file__).with_name("peer_ultralytics.py")
 
 
@@ -78,23 +87,30 @@ def compare(asked: argparse.Namespace, count: int) -> dict[str, list[float]]:
 
 
 def peer_fps(asked: argparse.Namespace, mode: str, weights: str, count: int) -> float:
-    """One run of ultralytics. Where it is told no size, it is 640 in the pictures' aspect."""
+    """Frames a second of one run of ultralytics."""
     # The predictor for many sources ends with its videos: it gets them often enough.
+    found = peer_output(asked, mode, weights, [str(asked.video)] * count)
+    return float(found["frames"]) / float(found["seconds"])
+
+
+def peer_output(asked: argparse.Namespace, mode: str, weights: str, sources: Sequence[str]) -> Any:
+    """What a run of ultralytics prints. Without a size it takes 640, as it does by default."""
+    batch = len(sources) if mode.startswith("streams") else 1
+    weights = weights.replace("{batch}", str(batch))
     done = subprocess.run(
         [
             *(asked.peer_python, str(_SCRIPT), mode, weights, str(asked.imgsz)),
-            *(str(asked.seconds), *[str(asked.video)] * count),
+            *(str(asked.seconds), *sources),
         ],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": ""},
+        env=os.environ | _PEER_ENVIRONMENT,
     )
     if done.returncode:
         why = (done.stderr.strip() or "failed").splitlines()[-1]
         raise SystemExit(f"ultralytics {mode}: {why}")
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    return float(found["frames"]) / float(found["seconds"])
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def _cut(video: Path, wide: Path) -> Path:

@@ -12,6 +12,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from streamd.config.secrets import mask_text
+from streamd.journal import JournalRenderer, is_journal
 
 _AT_ONCE = 10
 _THEN_EVERY_S = 60.0
@@ -78,13 +79,18 @@ class SteadyStream:
 
 
 def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -> None:
-    """Sets up the log of this process. `auto` is readable in a terminal and JSON elsewhere."""
+    """Sets up the log of this process.
+
+    `auto` is readable in a terminal and JSON elsewhere, with fields in systemd's journal.
+    """
     readable = format_ == "console" or (format_ == "auto" and sys.stderr.isatty())
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24, sort_keys=False)
-        if readable
-        else structlog.processors.JSONRenderer()
-    )
+    renderer: Any = structlog.processors.JSONRenderer()
+    if readable:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), pad_event_to=24, sort_keys=False
+        )
+    elif format_ == "auto" and is_journal():
+        renderer = JournalRenderer()
     stream = SteadyStream()
     structlog.configure(
         processors=[

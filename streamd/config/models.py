@@ -113,7 +113,9 @@ class LogConfig(Section):
         "info", description="lowest level: debug, info, warning or error"
     )
     format: Literal["auto", "json", "console"] = Field(
-        "auto", description="json or console; auto: console in a terminal, else json"
+        "auto",
+        description="json or console; auto: console in a terminal, else json, in systemd's "
+        "journal with its fields",
     )
 
 

