@@ -36,7 +36,6 @@ class JournalRenderer:
 
     def __init__(self, address: str = _SOCKET) -> None:
         self._address = address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._render = structlog.processors.JSONRenderer()
 
     def __call__(self, logger: WrappedLogger, name: str, event: EventDict) -> str:
@@ -45,8 +44,10 @@ class JournalRenderer:
         priority = _PRIORITIES.get(str(event.get("level")), 6)
         fields = {"MESSAGE": line, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": "streamd"}
         fields |= {_field(key): _text(value) for key, value in event.items()}
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
         try:
-            self._socket.sendto(b"".join(_encoded(*pair) for pair in fields.items()), self._address)
+            with socket.socket(socket.AF_UNIX, kind) as sender:
+                sender.sendto(b"".join(_encoded(*pair) for pair in fields.items()), self._address)
         except OSError:
             return f"<{priority}>{line}"
         raise structlog.DropEvent

@@ -6,6 +6,8 @@ import os
 import re
 import socket
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,17 +122,15 @@ def test_what_it_remembers_is_bounded() -> None:
     assert len(log._repeats._left) <= 4096
 
 
+@dataclass(frozen=True)
 class Journal:
     """journald's socket: what it receives, as fields."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._socket.setblocking(False)
+    path: Path
+    socket: socket.socket
 
     def entry(self) -> dict[str, str]:
-        data, fields = self._socket.recv(65536), {}
+        data, fields = self.socket.recv(65536), {}
         while data:
             name, _, rest = data.partition(b"\n")
             (size,) = struct.unpack("<Q", rest[:8])
@@ -140,8 +140,15 @@ class Journal:
         return fields
 
 
-def test_the_journal_gets_priority_and_fields(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "socket")
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "socket"))
+        receiver.setblocking(False)
+        yield Journal(tmp_path / "socket", receiver)
+
+
+def test_the_journal_gets_priority_and_fields(journal: Journal) -> None:
     renderer = JournalRenderer(str(journal.path))
     event = {"level": "warning", "event": "camera_offline", "camera": "gate", "retry-in": 1.5}
     with pytest.raises(structlog.DropEvent):
@@ -161,9 +168,8 @@ def test_the_journal_gets_priority_and_fields(tmp_path: Path) -> None:
 
 
 def test_auto_is_the_journal_where_stderr_goes_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = Journal(tmp_path / "socket")
     monkeypatch.setattr("streamd.logs.is_journal", lambda: True)
     monkeypatch.setattr("streamd.logs.JournalRenderer", lambda: JournalRenderer(str(journal.path)))
     configure_logging("info", "auto")
