@@ -15,6 +15,7 @@ import av.error
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from streamd.access_units import AccessUnits
 from streamd.allocation import bound_allocations
 from streamd.config import CameraConfig, mask_url
 from streamd.config.secrets import mask_text
@@ -98,6 +99,8 @@ class RtspSource:
         options = {
             "rtsp_transport": self.camera.transport,
             "allowed_media_types": "video",
+            # FFmpeg's parser would hold each picture back until the next one: see access_units.py.
+            "fflags": "noparse",
             # The SDP and the bitstream's own headers suffice: no second of default probing.
             "probesize": "5000",
             "analyzeduration": "100000",
@@ -196,6 +199,14 @@ class ContainerFeed:
 
     def packets(self) -> Iterator["av.Packet[VideoStream]"]:
         """See Feed. Ends with the empty packet that makes a decoder give out its last frames."""
+        if self.container.format.name != "rtsp" or self.info.codec not in ("h264", "hevc"):
+            yield from self._demuxed()
+            return
+        units = AccessUnits(self.info.codec)
+        for piece in self._demuxed():
+            yield from units.add(piece) if piece.size else (*units.rest(), piece)
+
+    def _demuxed(self) -> Iterator["av.Packet[VideoStream]"]:
         demuxed = self.container.demux(self.stream)
         while True:
             began_s = time.monotonic()

@@ -116,6 +116,26 @@ def test_rtsp_through_tls(daemon: DaemonFactory, rtsp_server: RtspServer, clip: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("codec", ["h264", "hevc", "mjpeg"])
+def test_a_picture_is_there_before_the_next_one_is_sent(
+    rtsp_server: RtspServer, tmp_path: Path, codec: str
+) -> None:
+    suffix = "avi" if codec == "mjpeg" else "mp4"
+    clip = write_clip(tmp_path / f"gate.{suffix}", Scene(1, 320, 240, fps=25), 4.0, codec)
+    mount = rtsp_server.mount("/gate", clip.path)
+    sent: list[int] = []
+    mount.on_frame = lambda picture, _: sent.append(picture)
+    feed = source_for(CameraConfig(id="gate", url=mount.url)).open()
+    newer = []
+    for number, _ in enumerate(feed.packets()):
+        newer.append(len(sent) - 1 > number)
+        if len(newer) == 100:
+            break
+    feed.close()
+    # The keyframes of the first three seconds show how the camera cuts its pictures.
+    assert np.mean(newer[80:]) < 0.5
+
+
 def test_an_independent_rtsp_server(daemon: DaemonFactory, clip: Clip) -> None:
     with gstreamer_server(clip.path) as address:
         running = daemon(

@@ -15,7 +15,8 @@ import streamd
 LAYERS = (
     "streamd errors clock memory notify journal nvidia nvml prctl scenes scrape usage",
     "config",
-    "slots timeline rtcp turnstile logs ledger child hwaccel allocation thinning watchdog",
+    "slots timeline rtcp access_units turnstile logs ledger child hwaccel allocation thinning "
+    "watchdog",
     "redis_client spool crash_report http_doors preflight",
     "batch overload source letterbox decoder spooler engines",
     "letterbox_exact motion detections publisher specs probe pictures checkpoint export_child",
@@ -44,8 +45,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 
 # Who may import what is heavy or belongs to one place.
 OWNERS = {
-    "av": "allocation hwaccel source rtcp decoder letterbox letterbox_exact motion pictures probe "
-    "testing demo",
+    "av": "access_units allocation hwaccel source rtcp decoder letterbox letterbox_exact motion "
+    "pictures probe testing demo",
     "cv2": "letterbox_exact detections scenes testing demo",
     "openvino": "engines.openvino_library",
     "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision build "

@@ -1,0 +1,215 @@
+"""Pictures joined from pieces, as FFmpeg takes them out of RTP packets."""
+
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from streamd.access_units import AccessUnits, Packet
+from streamd.clock import SystemClock
+from streamd.decoder import Decoder
+from streamd.demo.clips import write_clip
+from streamd.scenes import Scene
+from streamd.testing.clip import AccessUnit, Clip
+
+START = b"\0\0\0\1"
+MTU = 1400
+Image = NDArray[np.uint8]
+SLICE, KEY, SPS, SEI = b"\x41", b"\x65", b"\x67", b"\x06"
+
+
+@dataclass(frozen=True)
+class Piece:
+    data: bytes
+    pts: int
+
+    def packet(self) -> Packet:
+        packet = cast("Packet", av.Packet(self.data))
+        packet.pts = packet.dts = self.pts
+        packet.time_base = Fraction(1, 90000)
+        return packet
+
+
+def cut(nal: bytes, header: int = 1, mtu: int = MTU) -> list[bytes]:
+    """A NAL unit as FFmpeg's depacketizer gives it: its fragments, the first with the header."""
+    if len(nal) <= mtu:
+        return [START + nal]
+    size = mtu - 1 - header
+    parts = [nal[at : at + size] for at in range(header, len(nal), size)]
+    return [START + nal[:header] + parts[0], *parts[1:]]
+
+
+def pieces(nals: Sequence[bytes], pts: int, header: int = 1) -> list[Piece]:
+    return [Piece(data, pts) for nal in nals for data in cut(nal, header)]
+
+
+def picture(*sizes: int, key: bool = False) -> list[bytes]:
+    """A picture of slices of these sizes."""
+    head = [SPS + bytes(10)] if key else []
+    return [*head, *((KEY if key else SLICE) + b"\x9a" * (size - 1) for size in sizes)]
+
+
+def fed(units: AccessUnits, stream: Sequence[Piece]) -> Iterator[tuple[int, Packet]]:
+    """The packets, each with the number of the piece that completed it."""
+    for number, piece in enumerate(stream):
+        for packet in units.add(piece.packet()):
+            yield number, packet
+    for packet in units.rest():
+        yield len(stream), packet
+
+
+def stream_of(pictures: Sequence[Sequence[bytes]]) -> list[Piece]:
+    return [piece for at, nals in enumerate(pictures) for piece in pieces(nals, at * 3600)]
+
+
+def annex_b(nals: Sequence[bytes]) -> bytes:
+    return b"".join(START + nal for nal in nals)
+
+
+STEADY = [picture(5000 if at % 10 == 0 else 2000, key=at % 10 == 0) for at in range(60)]
+
+
+def test_once_the_rule_has_shown_itself_pictures_are_given_with_their_last_piece() -> None:
+    stream = stream_of(STEADY)
+    lasts = [i for i, (a, b) in enumerate(itertools.pairwise(stream)) if a.pts != b.pts]
+    given_at = {packet.pts: number for number, packet in fed(AccessUnits("h264"), stream)}
+    late = [given_at[stream[last].pts] - last for last in lasts]
+    assert late[:30] == [1] * 30
+    assert late[32:] == [0] * len(late[32:])
+
+
+sizes = st.integers(2, 6000)
+
+
+@given(
+    st.lists(st.lists(sizes, min_size=1, max_size=4), min_size=1, max_size=60),
+    st.booleans(),
+    st.integers(0, 3),
+)
+@settings(max_examples=200, deadline=None)
+def test_pictures_of_whatever_slices_are_joined_as_they_were_until_the_rule_is_broken(
+    slices: list[list[int]], learned: bool, trailing: int
+) -> None:
+    before = STEADY if learned else []
+    after = [[*picture(*sizes), *[b"\x0c\xff"] * trailing] for sizes in slices]
+    pictures = [*before, *after]
+    packets = [packet for _, packet in fed(AccessUnits("h264"), stream_of(pictures))]
+    joined: dict[int, list[bytes]] = {}
+    for packet in packets:
+        assert packet.pts is not None
+        joined.setdefault(packet.pts, []).append(bytes(packet))
+    assert list(joined) == [3600 * at for at in range(len(pictures))]
+    assert [b"".join(parts) for parts in joined.values()] == [annex_b(nals) for nals in pictures]
+    # One that is taken for whole and goes on is the last for long: 120 pictures are to be seen.
+    assert sum(len(parts) - 1 for parts in joined.values()) <= (1 if learned else 0)
+
+
+def test_a_camera_that_breaks_the_rule_has_to_show_it_for_longer() -> None:
+    units = AccessUnits("h264")
+    stream = stream_of([*STEADY, picture(2000, 2000), *STEADY, *STEADY, *STEADY])
+    given_at = [(number, packet.pts) for number, packet in fed(units, stream)]
+    halves = [number for number, pts in given_at if pts == 60 * 3600]
+    assert len(halves) == 2
+    early = [pts for number, pts in given_at if number < len(stream) and stream[number].pts == pts]
+    first_again = next(pts for pts in early if pts is not None and pts > 60 * 3600)
+    assert first_again >= (60 + 4 * 30) * 3600
+
+
+def test_what_no_picture_can_be_is_not_gathered_for_ever() -> None:
+    endless = [Piece(START + SLICE + bytes(1_000_000), 7) for _ in range(100)]
+    given_sizes = [packet.size for _, packet in fed(AccessUnits("h264"), endless)]
+    assert max(given_sizes) < 34_000_000
+    assert sum(given_sizes) == sum(len(piece.data) for piece in endless)
+
+
+def test_a_recovery_point_is_a_keyframe() -> None:
+    stream = stream_of([[SEI + b"\x06\x01\xc4\x80", *picture(900)], picture(900), picture(10)])
+    keys = [packet.is_keyframe for _, packet in fed(AccessUnits("h264"), stream)]
+    assert keys == [True, False, False]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    scene = Scene(3, 1280, 720, fps=25)
+    return {
+        codec: write_clip(folder / f"{codec}.mp4", scene, 4.0, codec).path
+        for codec in ("h264", "hevc")
+    }
+
+
+def decoded(clip: Clip, packets: Sequence[Packet]) -> tuple[list[Image], int]:
+    """The whole pictures, and how many were damaged."""
+    images, damaged = [], 0
+    with av.open(io.BytesIO(annex_b(clip.units[0].nals)), format=clip.codec) as container:
+        stream = container.streams.video[0]
+        decoder = Decoder(stream, SystemClock())
+        for packet in packets:
+            found = decoder.decode(packet)
+            images += [_image(frame.image) for frame in found.frames]
+            damaged += found.damaged
+    return images, damaged
+
+
+def _image(frame: av.VideoFrame) -> Image:
+    return np.asarray(frame.to_ndarray(format="gray"), np.uint8)
+
+
+def expected_of(path: Path) -> list[Image]:
+    with av.open(str(path)) as container:
+        return [_image(frame) for frame in container.decode(video=0)]
+
+
+def units_of(clip: Clip, header: int) -> list[list[Piece]]:
+    def of(at: int, unit: AccessUnit) -> list[Piece]:
+        return pieces(unit.nals, at * 3600, header)
+
+    return [of(at, unit) for at, unit in enumerate(clip.units)]
+
+
+@pytest.mark.parametrize(("codec", "header"), [("h264", 1), ("hevc", 2)])
+def test_real_pictures_are_decoded_as_those_of_the_file_and_have_its_keyframes(
+    clips: dict[str, Path], codec: str, header: int
+) -> None:
+    clip = Clip.open(clips[codec])
+    stream = [piece for unit in units_of(clip, header) for piece in unit]
+    packets = [packet for _, packet in fed(AccessUnits(codec), stream)]
+    assert [packet.is_keyframe for packet in packets] == [unit.keyframe for unit in clip.units]
+    images, damaged = decoded(clip, packets)
+    expected = expected_of(clips[codec])
+    assert damaged == 0
+    assert len(images) == len(expected) == 100
+    assert all(np.array_equal(a, b) for a, b in zip(images, expected, strict=True))
+
+
+@pytest.mark.parametrize(("codec", "header"), [("h264", 1), ("hevc", 2)])
+def test_a_picture_that_goes_on_is_damage_up_to_the_next_keyframe(
+    clips: dict[str, Path], codec: str, header: int
+) -> None:
+    clip = Clip.open(clips[codec])
+    units = units_of(clip, header)
+    # One slice comes in pieces of other lengths, as from another packetizer.
+    odd = next(at for at in range(60, 75) if all(len(piece.data) < 1000 for piece in units[at]))
+    whole = units[odd].pop()
+    units[odd] += [Piece(whole.data[:100], whole.pts), Piece(whole.data[100:], whole.pts)]
+    packets = [packet for _, packet in fed(AccessUnits(codec), [p for u in units for p in u])]
+    assert len(packets) == len(units) + 1
+    images, damaged = decoded(clip, packets)
+    expected = expected_of(clips[codec])
+    next_key = next(at for at in range(odd, 100) if clip.units[at].keyframe)
+    assert damaged > 0
+    kept = [*expected[:odd], *expected[next_key:]]
+    if codec == "hevc":
+        del images[odd]  # FFmpeg's decoder does not see that the picture ends too soon
+    assert len(images) == len(kept)
+    assert all(np.array_equal(a, b) for a, b in zip(images, kept, strict=True))
