@@ -7,8 +7,9 @@ slices, and these into pieces of one length but for the last. Where a connection
 tells the end, it is believed; whoever breaks the rule later has to show it for four times as long.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, cast
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 import av
 from av.video.stream import VideoStream
@@ -24,6 +25,14 @@ _SIDE_DATA: tuple[Literal["prft", "rtcp_sr"], ...] = ("prft", "rtcp_sr")  # what
 Packet: TypeAlias = "av.Packet[VideoStream]"
 
 
+class _NalUnit(NamedTuple):
+    """What is asked of a NAL unit's first bytes."""
+
+    is_slice: bool
+    begins_picture: bool
+    is_key: bool
+
+
 @dataclass(slots=True)
 class _Unit:
     """A picture of which some pieces came: the access unit of H.264 and H.265."""
@@ -36,6 +45,13 @@ class _Unit:
     cut: bool = False
     full: int = 0  # the length of a piece that does not end its NAL unit, at least
     foretold: int = 0  # the number of pieces at which the rule first saw the end
+
+    def append(self, piece: bytes, nal_units: Sequence[_NalUnit]) -> None:
+        """Another piece, in which these NAL units begin."""
+        self.pieces.append(piece)
+        self.size += len(piece)
+        self.slices += sum(nal.is_slice for nal in nal_units)
+        self.is_keyframe = self.is_keyframe or any(nal.is_key for nal in nal_units)
 
 
 class EndOfPicture:
@@ -85,15 +101,16 @@ class AccessUnits:
     """Joins the pieces of one connection, in their order; see the module."""
 
     def __init__(self, codec: str) -> None:
-        self._read = {"h264": _read_h264, "hevc": _read_hevc}.get(codec, _read_none)
+        self._read = {"h264": _read_h264, "hevc": _read_hevc}[codec]
         self._rule = EndOfPicture()
         self._unit: _Unit | None = None
         self._given_early: int | None = None
 
     def add(self, piece: Packet) -> list[Packet]:
         """The pictures that `piece` completes."""
-        whole = []
-        if self._unit is not None and piece.pts != self._unit.first.pts:
+        whole, data = [], bytes(piece)
+        nal_units = [self._read(data, at) for at in _nal_units(data)]
+        if self._unit is not None and self._begins_another(self._unit, piece, nal_units):
             self._rule.learn(self._unit)
             whole.append(self._taken(self._unit))
         if self._unit is None:
@@ -101,13 +118,9 @@ class AccessUnits:
                 self._rule.was_broken()
             self._unit = _Unit(piece)
         self._given_early = None
-        unit, data = self._unit, bytes(piece)
-        begins = data.startswith(_START)
-        if begins:
-            self._read(unit, data)
-        unit.pieces.append(data)
-        unit.size += len(data)
-        if self._rule.foresees(unit, data, begins=begins) and not unit.foretold:
+        unit = self._unit
+        unit.append(data, nal_units)
+        if self._rule.foresees(unit, data, begins=bool(nal_units)) and not unit.foretold:
             unit.foretold = len(unit.pieces)
             if self._rule.holds:
                 self._given_early = piece.pts
@@ -115,6 +128,12 @@ class AccessUnits:
         if self._unit is not None and unit.size > _LARGEST_BYTES:
             whole.append(self._taken(unit))
         return whole
+
+    @staticmethod
+    def _begins_another(unit: _Unit, piece: Packet, nal_units: Sequence[_NalUnit]) -> bool:
+        """Some cameras give two pictures one timestamp."""
+        begins = unit.slices > 0 and any(nal.begins_picture for nal in nal_units)
+        return begins or piece.pts != unit.first.pts
 
     def rest(self) -> list[Packet]:
         """What is left at the end of the stream."""
@@ -132,25 +151,19 @@ class AccessUnits:
         return packet
 
 
-def _read_none(unit: _Unit, piece: bytes) -> None:
-    """Of other codecs nothing is known: the end of their pictures is the next one's timestamp."""
+def _read_h264(piece: bytes, at: int) -> _NalUnit:
+    """By ITU-T H.264, tables 7-1 and 7.3.3; a recovery point is a keyframe as in FFmpeg."""
+    kind = piece[at] & 0x1F
+    recovery_point = kind == 6 and piece[at + 1 : at + 2] == b"\x06"
+    first = piece[at + 1 : at + 2] >= b"\x80"  # first_mb_in_slice is 0
+    return _NalUnit(kind in (1, 5), kind in (1, 5) and first, kind == 5 or recovery_point)
 
 
-def _read_h264(unit: _Unit, piece: bytes) -> None:
-    """Slices and keyframes by ITU-T H.264, table 7-1; a recovery point is one as in FFmpeg."""
-    for at in _nal_units(piece):
-        kind = piece[at] & 0x1F
-        unit.slices += kind in (1, 5)
-        recovery_point = kind == 6 and piece[at + 1 : at + 2] == b"\x06"
-        unit.is_keyframe = unit.is_keyframe or kind == 5 or recovery_point
-
-
-def _read_hevc(unit: _Unit, piece: bytes) -> None:
-    """Slices and pictures of random access by ITU-T H.265, table 7-1."""
-    for at in _nal_units(piece):
-        kind = piece[at] >> 1 & 0x3F
-        unit.slices += kind < 32
-        unit.is_keyframe = unit.is_keyframe or 16 <= kind <= 23
+def _read_hevc(piece: bytes, at: int) -> _NalUnit:
+    """By ITU-T H.265, tables 7-1 and 7.3.6.1; pictures of random access are keyframes."""
+    kind = piece[at] >> 1 & 0x3F
+    first = piece[at + 2 : at + 3] >= b"\x80"  # first_slice_segment_in_pic_flag
+    return _NalUnit(kind < 32, kind < 32 and first, 16 <= kind <= 23)
 
 
 def _nal_units(piece: bytes) -> list[int]:

@@ -76,9 +76,10 @@ def test_results_do_not_get_older_and_older_under_overload(
     eventually(lambda: all(c["frames"]["overwritten"] > 5 for c in running.cameras().values()))
     then = len(running.events())
     events = running.wait_events(then + 120)[then:]
-    ages_ms = [event.data.latency_ms.total for event in events]
+    # In inferences, which get longer with everything else where other work shares the machine.
+    ages = [event.data.latency_ms.total / event.data.latency_ms.infer for event in events]
     # With a queue the last would be seconds older than the first.
-    assert median(ages_ms[-40:]) < 3 * median(ages_ms[:40])
+    assert median(ages[-40:]) < 3 * median(ages[:40])
 
 
 def test_redis_holds_references_and_a_bounded_number_of_them(

@@ -56,7 +56,12 @@ def pieces(nals: Sequence[bytes], pts: int, header: int = 1) -> list[Piece]:
 def picture(*sizes: int, key: bool = False) -> list[bytes]:
     """A picture of slices of these sizes."""
     head = [SPS + bytes(10)] if key else []
-    return [*head, *((KEY if key else SLICE) + b"\x9a" * (size - 1) for size in sizes)]
+    kind = KEY if key else SLICE
+    # A first byte of 0x9a says that it is the first slice of its picture, 0x1a that it is not.
+    slices = [
+        kind + (b"\x1a" if n else b"\x9a") + b"\x9a" * (size - 2) for n, size in enumerate(sizes)
+    ]
+    return [*head, *slices]
 
 
 def fed(units: AccessUnits, stream: Sequence[Piece]) -> Iterator[tuple[int, Packet]]:
@@ -123,6 +128,14 @@ def test_a_camera_that_breaks_the_rule_has_to_show_it_for_longer() -> None:
     early = [pts for number, pts in given_at if number < len(stream) and stream[number].pts == pts]
     first_again = next(pts for pts in early if pts is not None and pts > 60 * 3600)
     assert first_again >= (60 + 4 * 30) * 3600
+
+
+def test_two_pictures_of_one_timestamp_are_two() -> None:
+    stream = [piece for at in range(80) for piece in pieces(STEADY[at % 60], at // 2)]
+    packets = [bytes(packet) for _, packet in fed(AccessUnits("h264"), stream)]
+    heads = [SPS + bytes(10)]  # comes with the picture before where that has the same time
+    assert b"".join(packets) == b"".join(annex_b(STEADY[at % 60]) for at in range(80))
+    assert sum(packet != annex_b(heads) for packet in packets) == 80
 
 
 def test_what_no_picture_can_be_is_not_gathered_for_ever() -> None:
