@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 # The calls of TensorRT are checked against each recorded version; pyproject.toml has the newest.
 OTHER_TENSORRT := 10.16 rtx-1.7
 
-# Each of two processes takes the next module of tests at a time; most of them wait for real peers.
-PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
+# Each of three processes takes the next module of tests at a time; most of them wait for real peers.
+PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
 
 # For install and uninstall; DESTDIR is put before all of it, for packagers.
 PREFIX := /opt/streamd
