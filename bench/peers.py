@@ -26,6 +26,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.full_speed import fps_of, looped
 from streamd.demo.clips import write_images
@@ -36,6 +37,8 @@ _PEER_ENVIRONMENT = {
     "PYTHONPATH": "",
     "OPENCV_FFMPEG_CAPTURE_OPTIONS": "rtsp_transport;tcp|analyzeduration;200000",
 }
+WIDE = 768, 432
+Picture = NDArray[np.uint8]
 _SCRIPT = Path(__file__).with_name("peer_ultralytics.py")
 
 
@@ -113,16 +116,21 @@ def peer_output(asked: argparse.Namespace, mode: str, weights: str, sources: Seq
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _cut(video: Path, wide: Path) -> Path:
-    """The middle of `video` as 768x432."""
+def wide_pictures(video: Path) -> tuple[list[Picture], float]:
+    """The middle of `video` as (432, 768, 3) uint8 RGB, and its frames a second."""
     with av.open(str(video)) as source:
         frames = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
         fps = float(source.streams.video[0].average_rate or 25)
     height, width, _ = frames[0].shape
     cut = width * 9 // 16
     top = (height - cut) // 2
-    images = (cv2.resize(image[top : top + cut], (768, 432)) for image in frames)
-    write_images(wide, (np.asarray(image, np.uint8) for image in images), (768, 432), fps)
+    cuts = (cv2.resize(image[top : top + cut], WIDE) for image in frames)
+    return [np.asarray(image, np.uint8) for image in cuts], fps
+
+
+def _cut(video: Path, wide: Path) -> Path:
+    pictures, fps = wide_pictures(video)
+    write_images(wide, pictures, WIDE, fps)
     return wide
 
 

@@ -22,20 +22,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
-import av
-import cv2
 import numpy as np
 
 from bench import picture_clock
 from bench.live import daemon_on, events_of
-from bench.peers import peer_output
+from bench.peers import WIDE, peer_output, wide_pictures
 from streamd.demo.clips import write_images
 from streamd.prctl import die_with_parent
 from streamd.testing.clip import Clip
 from streamd.testing.redis_server import RedisServer
 from streamd.testing.rtsp_server import RtspServer
 
-_SIZE = 768, 432
 _SETTLES_S = 5.0
 
 
@@ -106,21 +103,11 @@ def _ages_of_peer(asked: argparse.Namespace, mode: str, weights: str, clip: Path
 
 def _numbered(video: Path, path: Path, fps: int) -> Path:
     """The middle of `video` in 16:9, at `fps`, with each picture's number."""
-    with av.open(str(video)) as source:
-        step = max(1, round(float(source.streams.video[0].average_rate or 25) / fps))
-        frames = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
-    frames = frames[::step][: picture_clock.LARGEST]
-    height, width, _ = frames[0].shape
-    cut = width * 9 // 16
-    top = (height - cut) // 2
-
-    def images() -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
-        for number, frame in enumerate(frames):
-            image = np.asarray(cv2.resize(frame[top : top + cut], _SIZE), np.uint8)
-            picture_clock.paint(image, number)
-            yield image
-
-    write_images(path, images(), _SIZE, fps)
+    pictures, filmed_fps = wide_pictures(video)
+    pictures = pictures[:: max(1, round(filmed_fps / fps))][: picture_clock.LARGEST]
+    for number, picture in enumerate(pictures):
+        picture_clock.paint(picture, number)
+    write_images(path, pictures, WIDE, fps)
     return path
 
 
