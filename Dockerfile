@@ -56,8 +56,10 @@ COPY pyproject.toml README.md LICENSE ./
 COPY engines/shapes.onnx ./engines/
 COPY streamd ./streamd
 # The base's own TensorRT is used, so only what goes with it is added.
+COPY deploy/requirements-gpu.txt ./
 RUN python3 -m venv --system-site-packages /opt/streamd/venv \
-    && /opt/streamd/venv/bin/pip install --no-cache-dir . pycuda onnxruntime
+    && /opt/streamd/venv/bin/pip install --no-cache-dir --require-hashes -r requirements-gpu.txt \
+    && /opt/streamd/venv/bin/pip install --no-cache-dir --no-deps .
 COPY --chown=streamd engines/shapes.onnx /var/lib/streamd/engines/
 ENV PATH=/opt/streamd/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     STREAMD_VOLUMES=/var/lib/streamd/engines:/var/lib/streamd/spool STREAMD_GPU=required \

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,19 @@ def test_the_dockerfile_is_clean() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+@pytest.mark.parametrize(("lock", "extra"), [("cpu", ""), ("gpu", "tensorrt")])
+def test_the_locks_have_all_that_is_asked_for(lock: str, extra: str) -> None:
+    text = (ROOT / f"deploy/requirements-{lock}.txt").read_text()
+    locked = {name.lower() for name in re.findall(r"^([A-Za-z0-9_.-]+)(?:\[.*\])?==", text, re.M)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"].get(extra, [])]
+    names = {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in wanted}
+    # The gpu image's base brings TensorRT.
+    assert names - {"tensorrt"} <= locked
+    assert "://" not in text
+    assert text.count("==") == len(re.findall(r"^\S+==\S+ \\\n    --hash=sha256:", text, re.M))
+
+
 def test_the_unit_is_valid_and_exposes_little(tmp_path: Path) -> None:
     unit = tmp_path / "streamd.service"
     # A file that is there on every machine, instead of what `make install` puts in place.
