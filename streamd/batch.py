@@ -1,6 +1,7 @@
 """Which frames go into the next batch, and when. No I/O, no clock, no threads."""
 
 import heapq
+import math
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,15 @@ def collect_batch(
     return Decision(wake_at_ns=wake_at_ns)
 
 
+def shared_size(waiting: int, runners: int, largest: int) -> int:
+    """The size of a batch where a batch takes about as long as its frames one after the other.
+
+    Then a frame of a large batch waits for all others in it, and a small one costs little: four
+    turns of all `runners` are to take what waits, so that only a backlog makes batches large.
+    """
+    return max(1, min(largest, math.ceil(waiting / (4 * runners))))
+
+
 def _in_turn(lines: Mapping[InputShape, Line]) -> list[InputShape]:
     """The shapes, the one whose first frame goes first at the front."""
     if len(lines) == 1:
@@ -124,9 +134,11 @@ class Lineup:
         self._active: dict[int, InputShape] = {}
         self._active_count: Counter[InputShape] = Counter()
         self._active_until_ns = 0
+        self._count = 0
+        self.live = 0  # how many of the frames are of live cameras
 
     def __len__(self) -> int:
-        return sum(len(frames) for frames in self._waiting.values())
+        return self._count
 
     @property
     def lines(self) -> Mapping[InputShape, Line]:
@@ -153,6 +165,9 @@ class Lineup:
             since_ns = max(meta.ready_ns, self._served_ns.get(meta.camera, 0))
             since_ns = self._owed_ns.pop(meta.camera, since_ns)
         waiting.append(ReadyFrame(rank, since_ns, slot, meta))
+        if stale is None:
+            self._count += 1
+            self.live += not meta.lossless
         if len(waiting) == 1:
             self._stand(meta.camera, waiting)
         return stale.slot if stale else None
@@ -180,6 +195,8 @@ class Lineup:
                 self._owed_ns[camera] = frame.since_ns
                 gone.append(frame)
                 self._stand(camera, waiting)
+        self._count -= len(gone)
+        self.live -= len(gone)
         return gone
 
     def remove(self, frames: Iterable[ReadyFrame], now_ns: int) -> None:
@@ -188,6 +205,8 @@ class Lineup:
             waiting = self._waiting[frame.meta.camera]
             if waiting.popleft().slot != frame.slot:
                 raise ValueError(f"slot {frame.slot} is not the next one of its camera")
+            self._count -= 1
+            self.live -= not frame.meta.lossless
             self._served_ns[frame.meta.camera] = now_ns
             if waiting:
                 # The next frame of a file begins to wait when the one before it is served.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from streamd.batch import BatchPolicy, Lineup, collect_batch
+from streamd.batch import BatchPolicy, Lineup, collect_batch, shared_size
 from streamd.events import InferredFrame
 from streamd.memory import Doorbell
 from streamd.messages import LetCameraGo, TakeCameraToo
@@ -163,10 +163,12 @@ class Collector:
 
     def _fitting(self, now_ns: int) -> int:
         """The size of the next batch; frames that would be too old after it are shed."""
-        target = self._model.target
+        target, size = self._model.target, self._model.batch_size
+        if self._lineup.live and not self._model.batching_pays:
+            size = shared_size(len(self._lineup), self._model.runners, size)
         if target is None:
-            return self._model.batch_size
-        size = target.batch_size(self._model.batch_size)
+            return size
+        size = target.batch_size(size)
         for frame in self._lineup.shed(target.captured_after_ns(now_ns, size)):
             self._pool.release(frame.slot)
             self._ledger.add(frame.meta.camera, "shed")
@@ -190,6 +192,8 @@ class Collector:
             return 0
         max_wait_ms = self._model.config.max_wait_ms
         if max_wait_ms == "auto":
+            if not self._model.batching_pays:
+                return 0
             return self._lineup.adaptive_wait_ns(now_ns, self._results.batch_ns)
         return int(max_wait_ms * 1e6)
 

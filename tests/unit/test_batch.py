@@ -17,6 +17,7 @@ from streamd.batch import (
     Lineup,
     ReadyFrame,
     collect_batch,
+    shared_size,
 )
 from streamd.slots import FrameMeta, InputShape
 
@@ -316,6 +317,28 @@ def test_a_shape_whose_time_has_come_goes_before_a_full_batch_that_came_later() 
 
 def test_with_nothing_ready_there_is_nothing_to_wake_for() -> None:
     assert collect_batch({}, 0, BatchPolicy(8, 0), active_cameras={SQUARE: 3}) == Decision()
+
+
+@pytest.mark.parametrize(
+    ("waiting", "size"), [(0, 1), (1, 1), (8, 1), (9, 2), (32, 4), (64, 8), (1000, 8)]
+)
+def test_where_batching_gains_little_only_a_backlog_makes_batches_large(
+    waiting: int, size: int
+) -> None:
+    assert shared_size(waiting, runners=2, largest=8) == size
+
+
+def test_a_lineup_counts_what_waits_and_what_of_it_is_live() -> None:
+    lineup = Lineup()
+    for seq in range(3):
+        lineup.admit(seq, frame_meta(camera=0, seq=seq, lossless=True))
+        lineup.admit(10 + seq, frame_meta(camera=1, seq=seq, capture_ns=5))
+        lineup.admit(20 + seq, frame_meta(camera=2, seq=seq, capture_ns=50))
+    assert (len(lineup), lineup.live) == (5, 2)
+    assert len(lineup.shed(captured_after_ns=10)) == 1
+    assert (len(lineup), lineup.live) == (4, 1)
+    lineup.remove([frames[0] for frames in waiting(lineup)], now_ns=0)
+    assert (len(lineup), lineup.live) == (2, 0)
 
 
 def test_a_replaced_frame_keeps_its_place_so_that_replacing_does_not_postpone_the_batch() -> None:
