@@ -66,7 +66,9 @@ class ModelConfig(Section):
     )
     batch_size: int = Field(8, ge=1, le=256, description="largest batch, in frames")
     max_wait_ms: Literal["auto"] | Annotated[float, Field(ge=0, le=10_000)] = Field(
-        "auto", description="longest wait for a fuller batch, in milliseconds"
+        "auto",
+        description="longest wait for a fuller batch, in milliseconds; auto: none where the engine "
+        "does a batch no faster than its frames in turn, else by the cameras' rates",
     )
     max_latency_ms: Annotated[float, Field(gt=0, le=60_000)] | None = Field(
         None,

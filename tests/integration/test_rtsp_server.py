@@ -274,7 +274,8 @@ def test_sender_reports_tell_the_wall_clock_of_a_packet(
     assert len(reports) == 2
     between_s = (reports[1][1] - reports[0][1]) / 2**32
     assert between_s == pytest.approx((reports[1][2] - reports[0][2]) / 90_000, abs=1e-3)
-    assert between_s == pytest.approx(1.0, abs=0.2)
+    # One a second, with the next picture: a machine that stood still sent that later.
+    assert 0.9 < between_s < max(1.2, captured[39] - captured[0] + 0.1)
 
 
 def test_sessions_live_by_their_clients_keepalives(clips: dict[str, Path]) -> None:
