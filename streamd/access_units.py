@@ -98,10 +98,13 @@ class EndOfPicture:
 
 
 class AccessUnits:
-    """Joins the pieces of one connection, in their order; see the module."""
+    """Joins the pieces of one connection, in their order; see the module.
+
+    Of codecs other than H.264 and H.265 only a new timestamp tells that a picture was whole.
+    """
 
     def __init__(self, codec: str) -> None:
-        self._read = {"h264": _read_h264, "hevc": _read_hevc}[codec]
+        self._read = {"h264": _read_h264, "hevc": _read_hevc}.get(codec)
         self._rule = EndOfPicture()
         self._unit: _Unit | None = None
         self._given_early: int | None = None
@@ -109,7 +112,7 @@ class AccessUnits:
     def add(self, piece: Packet) -> list[Packet]:
         """The pictures that `piece` completes."""
         whole, data = [], bytes(piece)
-        nal_units = [self._read(data, at) for at in _nal_units(data)]
+        nal_units = [self._read(data, at) for at in _nal_units(data)] if self._read else []
         if self._unit is not None and self._begins_another(self._unit, piece, nal_units):
             self._rule.learn(self._unit)
             whole.append(self._taken(self._unit))
@@ -120,7 +123,8 @@ class AccessUnits:
         self._given_early = None
         unit = self._unit
         unit.append(data, nal_units)
-        if self._rule.foresees(unit, data, begins=bool(nal_units)) and not unit.foretold:
+        foreseen = self._read and self._rule.foresees(unit, data, begins=bool(nal_units))
+        if foreseen and not unit.foretold:
             unit.foretold = len(unit.pieces)
             if self._rule.holds:
                 self._given_early = piece.pts

@@ -78,6 +78,10 @@ class Source(Protocol):
         ...
 
 
+# FFmpeg itself joins the pictures of these out of RTP packets, by their mark.
+_WHOLE_IN_RTP = ("mjpeg", "vp8", "vp9")
+
+
 def source_for(camera: CameraConfig, accelerator: Accelerator | None = None) -> Source:
     """The source that `camera.url` names; decoded on the CPU without an `accelerator`."""
     accelerator = accelerator or Accelerator()
@@ -199,7 +203,7 @@ class ContainerFeed:
 
     def packets(self) -> Iterator["av.Packet[VideoStream]"]:
         """See Feed. Ends with the empty packet that makes a decoder give out its last frames."""
-        if self.container.format.name != "rtsp" or self.info.codec not in ("h264", "hevc"):
+        if self.container.format.name != "rtsp" or self.info.codec in _WHOLE_IN_RTP:
             yield from self._demuxed()
             return
         units = AccessUnits(self.info.codec)

@@ -145,6 +145,14 @@ def test_what_no_picture_can_be_is_not_gathered_for_ever() -> None:
     assert sum(given_sizes) == sum(len(piece.data) for piece in endless)
 
 
+def test_of_another_codec_a_new_timestamp_tells_the_end() -> None:
+    stream = [Piece(bytes(size), at) for at in range(50) for size in (1398, 1398, 20)]
+    given_at = [
+        (number, packet.pts, packet.size) for number, packet in fed(AccessUnits("mpeg4"), stream)
+    ]
+    assert given_at == [(3 * at + 3, at, 2816) for at in range(50)]
+
+
 def test_a_recovery_point_is_a_keyframe() -> None:
     stream = stream_of([[SEI + b"\x06\x01\xc4\x80", *picture(900)], picture(900), picture(10)])
     keys = [packet.is_keyframe for _, packet in fed(AccessUnits("h264"), stream)]
