@@ -36,9 +36,8 @@ def main(mode: str, weights: str, imgsz: str, seconds: str, *videos: str) -> Non
     way, _, live = mode.partition("-")
     sources = list(videos) if live else [str(Path(video).absolute()) for video in videos]
     if way == "streams":
-        options[
-            "stream_buffer"
-        ] = not live  # all frames of files, as streamd: the newest of cameras
+        # As streamd: all frames of files, the newest of cameras.
+        options["stream_buffer"] = not live
     results = {"streams": by_streams, "loop": by_loop}[way](model, sources, options)
     print(json.dumps((seen_live if live else count)(results, float(seconds))), flush=True)
     os._exit(0)  # its reader threads do not end by themselves

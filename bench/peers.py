@@ -44,12 +44,7 @@ _SCRIPT = Path(__file__).with_name("peer_ultralytics.py")
 
 def main() -> None:
     """Measures and prints one table."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--peer-python", required=True, help="of an environment with ultralytics")
-    options.add_argument("--model", required=True, help="for streamd")
-    options.add_argument("--weights", action="append", required=True, help="for ultralytics")
-    options.add_argument("--video", type=Path, required=True)
-    options.add_argument("--imgsz", type=int, default=0, help="N for N x N everywhere")
+    options = peer_options(__doc__)
     options.add_argument("--sources", type=int, nargs="+", default=[1, 4, 16, 32])
     options.add_argument("--seconds", type=float, default=15.0)
     options.add_argument("--rounds", type=int, default=5)
@@ -87,6 +82,17 @@ def compare(asked: argparse.Namespace, count: int) -> dict[str, list[float]]:
                     peer_fps(asked, mode, weights, count)
                 )
     return rates
+
+
+def peer_options(about: str) -> argparse.ArgumentParser:
+    """What every comparison with ultralytics asks for."""
+    options = argparse.ArgumentParser(description=about.splitlines()[0])
+    options.add_argument("--peer-python", required=True, help="of an environment with ultralytics")
+    options.add_argument("--model", required=True, help="for streamd")
+    options.add_argument("--weights", action="append", required=True, help="for ultralytics")
+    options.add_argument("--video", type=Path, required=True)
+    options.add_argument("--imgsz", type=int, default=0, help="N for N x N everywhere")
+    return options
 
 
 def peer_fps(asked: argparse.Namespace, mode: str, weights: str, count: int) -> float:

@@ -26,7 +26,7 @@ import numpy as np
 
 from bench import picture_clock
 from bench.live import daemon_on, events_of
-from bench.peers import WIDE, peer_output, wide_pictures
+from bench.peers import WIDE, peer_options, peer_output, wide_pictures
 from streamd.demo.clips import write_images
 from streamd.prctl import die_with_parent
 from streamd.testing.clip import Clip
@@ -38,12 +38,7 @@ _SETTLES_S = 5.0
 
 def main() -> None:
     """Measures and prints one table."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--peer-python", required=True, help="of an environment with ultralytics")
-    options.add_argument("--model", required=True, help="for streamd")
-    options.add_argument("--weights", action="append", required=True, help="for ultralytics")
-    options.add_argument("--video", type=Path, required=True)
-    options.add_argument("--imgsz", type=int, default=0, help="N for N x N everywhere")
+    options = peer_options(__doc__)
     options.add_argument("--cameras", type=int, default=32)
     options.add_argument("--fps", type=int, default=5)
     options.add_argument("--seconds", type=float, default=20.0)

@@ -68,8 +68,8 @@ class Detector:
         scores = candidates[:, :, 4]
         of, at = np.nonzero((scores >= self._confidence) & (scores > 0))
         rows = candidates[of, at].astype(np.float64)
-        suppress = None if self._end_to_end else _Suppression(rows, self._iou)
         labels = rows[:, 5].astype(int).tolist()
+        suppress = None if self._end_to_end else _Suppression(rows, labels, self._iou)
         kept: list[int] = []
         ends = [0]
         for numbers, wanted in zip(_numbers(of, len(frames)), classes, strict=True):
@@ -104,13 +104,13 @@ class Detector:
 class _Suppression:
     """Greedy non-maximum suppression within each class, of some of the (N, 6) `rows` at a time."""
 
-    def __init__(self, rows: NDArray[np.float64], iou: float) -> None:
+    def __init__(self, rows: NDArray[np.float64], labels: list[int], iou: float) -> None:
         # OpenCV keeps classes apart by moving each beyond the last: that needs positive corners.
         corners = rows[:, :2] - rows[:, :2].min(initial=0.0)
         # As lists, which OpenCV takes faster than small arrays.
         self._boxes = np.hstack((corners, rows[:, 2:4] - rows[:, :2])).tolist()
         self._scores = rows[:, 4].tolist()
-        self._labels = rows[:, 5].astype(int).tolist()
+        self._labels = labels
         self._iou = iou
 
     def __call__(self, numbers: Sequence[int]) -> list[int]:
