@@ -79,7 +79,7 @@ class Source(Protocol):
 
 
 # FFmpeg itself joins the pictures of these out of RTP packets, by their mark.
-_WHOLE_IN_RTP = ("mjpeg", "vp8", "vp9")
+_WHOLE_IN_RTP = ("mjpeg", "vp8", "vp9", "av1", "libdav1d")
 
 
 def source_for(camera: CameraConfig, accelerator: Accelerator | None = None) -> Source:
