@@ -9,6 +9,8 @@ OTHER_TENSORRT := 10.16 rtx-1.7
 
 # Each of three processes takes the next module of tests at a time; most of them wait for real peers.
 PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
+# Ends a process that hangs where Python cannot interrupt it.
+PARALLEL += -o faulthandler_timeout=480 -o faulthandler_exit_on_timeout=true
 
 # For install and uninstall; DESTDIR is put before all of it, for packagers.
 PREFIX := /opt/streamd

@@ -162,7 +162,8 @@ def test_where_a_gpu_was_asked_for_in_vain_one_line_says_so(
     running.wait_state("asked", "online")
     running.wait_state("auto", "online")
     assert {camera["decode"] for camera in running.cameras().values()} == {"cpu"}
-    (warning,) = running.logged("decode_on_cpu")
+    warning = running.wait_for_log("decode_on_cpu")
+    assert len(running.logged("decode_on_cpu")) == 1
     assert (warning["camera"], warning["level"]) == ("asked", "warning")
     assert "NVIDIA" in warning["reason"]
     path = 'streamd_camera_decode_path{camera="asked",path="cpu"} 1.0'
