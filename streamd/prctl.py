@@ -3,7 +3,8 @@
 import ctypes
 import os
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
@@ -12,6 +13,17 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 def die_with_parent() -> None:
     """The kernel kills this process when its parent ends, however that ends."""
     _prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+
+
+def dying_with_parent(command: Sequence[str]) -> list[str]:
+    """`command` as one that dies with the process that starts it, for programs of others.
+
+    A short Python process becomes `command`: Popen's preexec_fn would fork a process of many
+    threads, and what a library does at a fork may wait for one of them forever.
+    """
+    die = f"ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {signal.SIGKILL:d}, 0, 0, 0)"
+    become = f"import ctypes, os, sys; {die}; os.execvp(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-ISc", become, *command]
 
 
 def set_process_name(name: str) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from streamd.errors import SetupError
-from streamd.prctl import die_with_parent
+from streamd.prctl import dying_with_parent
 from streamd.usage import cpu_by_role
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 _ENDS_WITHIN_S = 15.0
 
 
@@ -26,11 +26,11 @@ class DaemonRun:
     def __init__(self, path: Path, *arguments: str) -> None:
         self.log: list[dict[str, Any]] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "streamd", "run", str(path), *arguments],
+            # A benchmark that is killed leaves none.
+            dying_with_parent([sys.executable, "-m", "streamd", "run", str(path), *arguments]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509  # a benchmark that is killed leaves none
         )
         self._reader = threading.Thread(target=self._read_log, name="log", daemon=True)
         self._reader.start()

@@ -15,9 +15,9 @@ from typing import Self
 from urllib.parse import quote
 
 from streamd.errors import SetupError
-from streamd.prctl import die_with_parent
+from streamd.prctl import dying_with_parent
 
-_STARTS_WITHIN_S = 10.0
+_STARTS_WITHIN_S = 60.0
 _CLUSTER_BUS = 10_000  # its port is this much above the server's own
 
 
@@ -60,13 +60,11 @@ class RedisServer:
             path.write_text("".join(f"{key} {value}\n" for key, value in self._all_settings()))
         mode = ["--sentinel"] if self._sentinel else []
         self._process = subprocess.Popen(
-            [self._executable, str(path), *mode],
+            dying_with_parent([self._executable, str(path), *mode]),
             cwd=self._folder.name,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # Two system calls between fork and exec, no lock: safe beside threads.
-            preexec_fn=die_with_parent,  # noqa: PLW1509
             start_new_session=True,
         )
         deadline_s = time.monotonic() + _STARTS_WITHIN_S

@@ -21,7 +21,7 @@ from streamd.slot_writer import Capture, SlotWriter
 from streamd.source import source_for
 
 T = TypeVar("T")
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from streamd.demo.clips import Clip
+from streamd.testing.daemon_run import PATIENCE_S
 from streamd.testing.redis_server import RedisServer
 from streamd.testing.rtsp_server import RtspServer
 
 from .harness import DaemonFactory
 
 
-def streamd(*arguments: str, within_s: float = 60) -> tuple[int, str, list[str]]:
+def streamd(*arguments: str, within_s: float = PATIENCE_S) -> tuple[int, str, list[str]]:
     """Exit code, standard output, and the lines of standard error."""
     done = subprocess.run(
         [sys.executable, "-m", "streamd", *arguments],

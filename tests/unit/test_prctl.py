@@ -21,3 +21,19 @@ def test_arguments_can_be_shown_otherwise_than_they_are() -> None:
 
 def test_what_grew_is_cut_and_the_next_argument_stays_whole() -> None:
     assert shown(20, "a-s3cret", "b s3cret Ü").endswith(f"|a-{'*' * 6}|b {'*' * 9}| a-s3cret")
+
+
+def test_a_program_dies_with_who_started_it() -> None:
+    parent = """
+import subprocess
+from streamd.prctl import dying_with_parent
+child = subprocess.Popen(dying_with_parent(["sleep", "600"]))
+while open(f"/proc/{child.pid}/comm").read() != "sleep\\n":
+    pass
+print("started")
+"""
+    # The program holds the pipe open: its end is read when both have ended.
+    done = subprocess.run(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, check=True, timeout=60
+    )
+    assert done.stdout == b"started\n"
