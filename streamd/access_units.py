@@ -145,7 +145,9 @@ class AccessUnits:
 
     def _taken(self, unit: _Unit) -> Packet:
         self._unit = None
-        packet = cast("Packet", av.Packet(b"".join(unit.pieces)))
+        # By its size: of bytes, PyAV 18 makes one without the padding that FFmpeg reads.
+        packet = cast("Packet", av.Packet(unit.size))
+        packet.update(b"".join(unit.pieces))
         packet.pts, packet.dts = unit.first.pts, unit.first.dts
         packet.time_base = unit.first.time_base
         packet.is_keyframe = unit.is_keyframe

@@ -213,6 +213,30 @@ def test_real_pictures_are_decoded_as_those_of_the_file_and_have_its_keyframes(
     assert all(np.array_equal(a, b) for a, b in zip(images, expected, strict=True))
 
 
+def test_pictures_of_mpeg4_part_2_are_decoded_as_those_of_their_encoder(tmp_path: Path) -> None:
+    path, scene = tmp_path / "clip.avi", Scene(1, 640, 360, fps=25)
+    with av.open(str(path), "w") as container:
+        encoder = container.add_stream("mpeg4", rate=25)
+        encoder.width, encoder.height, encoder.pix_fmt = 640, 360, "yuv420p"
+        for at in range(50):
+            frame = av.VideoFrame.from_ndarray(scene.frame(at)[0], format="rgb24")
+            container.mux(encoder.encode(frame))
+        container.mux(encoder.encode())
+    units, joined = AccessUnits("mpeg4"), []
+    with av.open(str(path)) as container:
+        decoder = container.streams.video[0].codec_context
+        for number, packet in enumerate(container.demux(video=0)):
+            data = bytes(packet)
+            for at in range(0, len(data), MTU):
+                joined += units.add(Piece(data[at : at + MTU], number * 3600).packet())
+        frames = [frame for packet in [*joined, *units.rest()] for frame in decoder.decode(packet)]
+        frames += decoder.decode(None)
+    assert not any(frame.is_corrupt for frame in frames)
+    expected = expected_of(path)
+    assert len(frames) == len(expected) == 50
+    assert all(np.array_equal(_image(a), b) for a, b in zip(frames, expected, strict=True))
+
+
 @pytest.mark.parametrize(("codec", "header"), [("h264", 1), ("hevc", 2)])
 def test_a_picture_that_goes_on_is_damage_up_to_the_next_keyframe(
     clips: dict[str, Path], codec: str, header: int
