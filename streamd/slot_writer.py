@@ -15,29 +15,47 @@ from streamd.letterbox import Letterbox, Scaler, display_size
 from streamd.motion import MotionGate
 from streamd.slots import FrameMeta, InputShape, Ring, SlotPool, TsSource
 
+# Its multiples, less whole numbers, lie evenly between 0 and 1, however many there are
+# (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+_GOLDEN_RATIO = (1 + 5**0.5) / 2
+
 
 class RateCap:
     """Keeps at most `fps` frames a second, evenly spaced (None: all).
 
     A frame may come a quarter of a period early: the jitter of a camera that delivers just `fps`
     must not cost it every other frame. The schedule, not the last frame, sets the next time, so
-    the mean rate stays exact.
+    the mean rate stays exact. It begins with its first frame and goes on at `phase` of the period
+    (0 to 1) by the clock that all cameras share: where frames of many cameras come at once, those
+    that are kept need not.
     """
 
-    def __init__(self, fps: float | None) -> None:
+    def __init__(self, fps: float | None, phase: float = 0.0) -> None:
         self._period_s = 1 / fps if fps else 0.0
+        self._phase = phase
         self._due_s = -math.inf
 
-    def admits(self, time_s: float) -> bool:
-        """True if the frame of `time_s` is to be kept. Times that jump start a new schedule."""
+    def admits(self, time_s: float, now_s: float | None = None) -> bool:
+        """True if the frame of `time_s` is to be kept. Times that jump start a new schedule.
+
+        It came at `now_s` of the shared clock; None: whenever it was read, and no phase is kept.
+        """
         if not self._period_s:
             return True
         if abs(time_s - self._due_s) > 2 * self._period_s:
-            self._due_s = time_s
+            self._due_s = time_s + self._to_phase_s(now_s)
+            return True
         if time_s < self._due_s - self._period_s / 4:
             return False
         self._due_s += self._period_s
         return True
+
+    def _to_phase_s(self, now_s: float | None) -> float:
+        """From `now_s` to the next frame: a period, half of one more or less."""
+        if now_s is None:
+            return self._period_s
+        until_s = (self._phase * self._period_s - now_s) % self._period_s
+        return until_s if until_s > self._period_s / 2 else until_s + self._period_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +179,7 @@ class SlotWriter:
         self._slots = slots
         self._ledger = ledger
         self._scaler = scaler
-        self._cap = RateCap(fps)
+        self._cap = RateCap(fps, camera * _GOLDEN_RATIO % 1)
         self._motion = motion
         self._went_astray = 0
         self._seq = 0
@@ -188,7 +206,8 @@ class SlotWriter:
         seq, self._seq = self._seq, self._seq + 1
         self._ledger.add(self._camera, "captured")
         self._ledger.set(self._camera, "last_frame_ns", capture.monotonic_ns)
-        if not self._cap.admits(capture.media_s):
+        came_s = None if capture.lossless else capture.monotonic_ns / 1e9
+        if not self._cap.admits(capture.media_s, came_s):
             self._ledger.add(self._camera, "rate_capped")
             return True
         still = self._is_still(frame, capture)

@@ -1,7 +1,9 @@
 import math
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,14 +52,15 @@ class Rig:
         fps: float | None = None,
         space: Space | None = None,
         motion: MotionGate | None = None,
+        camera: int = 1,
     ) -> None:
         self.pool = SlotPool(3, SQUARE)
-        self.ledger = Ledger(2, 1)
+        self.ledger = Ledger(max(2, camera + 1), 1)
         self.rings = 0
         self.space = space or ServedSpace(self.read_oldest)
         self.scaler = FlatScaler()
         self.writer = SlotWriter(
-            camera=1,
+            camera=camera,
             session=1_763_800_000,
             slots=SlotRing(self.pool, RING, (SQUARE,), self.ring_bell, self.space),
             ledger=self.ledger,
@@ -85,7 +88,7 @@ class Rig:
 
 def test_a_live_frame_beyond_the_rate_is_booked_as_capped_and_keeps_its_number() -> None:
     rig = Rig(fps=10)
-    for media_s in (0.0, 0.04, 0.1):
+    for media_s in (0.0, 0.03, 0.1):
         assert rig.writer.write(decoded_frame(), capture(media_s), 0)
     assert rig.outcomes() == {"captured": 3, "rate_capped": 1, "in_flight": 2}
     assert [rig.pool.take(slot).seq for slot in rig.ready()] == [0, 2]
@@ -273,6 +276,40 @@ def test_a_camera_that_delivers_just_the_cap_loses_nothing_to_its_jitter(
     limiter, rng = RateCap(fps), random.Random(seed)
     times = [(n + rng.uniform(-0.12, 0.12)) / fps for n in range(200)]
     assert all(limiter.admits(time_s) for time_s in times)
+
+
+@given(
+    fps=st.floats(0.5, 60),
+    phase=st.floats(0, 1),
+    start_s=st.floats(0, 1e5),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_phase_costs_a_camera_that_delivers_just_the_cap_one_frame_at_most(
+    fps: float, phase: float, start_s: float, seed: int
+) -> None:
+    limiter, rng = RateCap(fps, phase), random.Random(seed)
+    times = [start_s + (n + rng.uniform(-0.12, 0.12)) / fps for n in range(200)]
+    assert sum(not limiter.admits(time_s, time_s) for time_s in times) <= 1
+
+
+def test_of_frames_that_come_at_once_those_are_kept_that_spread_evenly() -> None:
+    cameras, fps, sent_fps, seconds = 15, 5, 15, 20
+    kept: list[float] = []
+    for camera in range(cameras):
+        rig = Rig(fps=fps, camera=camera)
+        for n in range(seconds * sent_fps):
+            # Of all cameras within 5 ms, media time by a clock of its own.
+            came_s = 1000 + n / sent_fps + camera * 0.0003
+            taken = replace(capture(n / sent_fps), monotonic_ns=round(came_s * 1e9))
+            rig.writer.write(decoded_frame(), taken, 0)
+            for slot in rig.ready():
+                rig.pool.take(slot)
+                rig.pool.release(slot)
+                kept.append(came_s)
+    at_once = Counter(int(came_s * sent_fps + 1e-6) for came_s in kept)
+    assert len(kept) == pytest.approx(cameras * fps * seconds, abs=cameras)
+    assert max(list(at_once.values())[3:]) <= cameras * fps / sent_fps + 1
 
 
 @given(st.lists(st.floats(0, 3), max_size=200), st.floats(0.5, 60))
