@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from bench.live import events_of, live_daemon
-from bench.usage import processes
 from streamd.demo.clips import write_clip
 from streamd.scenes import Scene
 from streamd.testing.daemon_run import DaemonRun
 from streamd.testing.redis_server import RedisServer
-from streamd.usage import memory_by_role
+from streamd.usage import memory_by_role, processes
 
 _SIZE = 1280, 720
 _SENT_FPS = 15
@@ -97,13 +97,13 @@ def _measure(count: int, daemon: DaemonRun, server: RedisServer, seconds: float)
     took_s, after = time.monotonic() - began_s, daemon.cpu_s()
     ages = [written_ms - event.ts for written_ms, event in seen]
     slots_mb = daemon.wait_for_log("starting")["slots_mb"]
-    workers = [process for process, _ in processes(daemon.process.pid)]
+    running = [psutil.Process(number) for number, _ in processes(daemon.process.pid)]
     return Point(
         cameras=count,
         events_per_s=len(seen) / took_s,
         cpu={role: (now_s - before[role]) / took_s for role, now_s in after.items()},
         memory_mb=sum(memory_by_role(daemon.process.pid).values()) / 1e6 - slots_mb,
-        threads=sum(process.num_threads() for process in workers),
+        threads=sum(process.num_threads() for process in running),
         p50_ms=float(np.percentile(ages, 50)),
         p99_ms=float(np.percentile(ages, 99)),
     )

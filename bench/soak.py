@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
-from bench.usage import processes
 from streamd.demo.clips import write_clip
 from streamd.scenes import Scene
 from streamd.scrape import FRAMES, Samples, quantile_s, scrape
@@ -30,7 +30,7 @@ from streamd.testing.clip import Clip
 from streamd.testing.daemon_process import Daemon
 from streamd.testing.redis_server import RedisServer
 from streamd.testing.rtsp_server import Mount, RtspServer
-from streamd.usage import memory_by_role
+from streamd.usage import memory_by_role, processes
 
 _FILES, _LIVE = 2, 6
 _SAMPLE_EVERY_S = 10.0
@@ -129,7 +129,7 @@ def look(
         supervisor_mb=memory["supervisor"],
         ingest_mb=memory["ingest"],
         inference_mb=memory["inference"],
-        descriptors=sum(process.num_fds() for process, _ in processes(pid)),
+        descriptors=sum(psutil.Process(process).num_fds() for process, _ in processes(pid)),
         fps=(now[FRAMES] - before[FRAMES]) / interval_s,
         p50_ms=1000 * quantile_s(before, now, 0.5),
         p99_ms=1000 * quantile_s(before, now, 0.99),

@@ -14,33 +14,7 @@ def role_of(process_name: str) -> str:
     return worker.rpartition("-")[0] if worker != process_name else "supervisor"
 
 
-def cpu_by_role(pid: int) -> dict[str, float]:
-    """CPU seconds of a supervisor and its workers that live."""
-    used: defaultdict[str, float] = defaultdict(float)
-    for process, role in _processes(pid):
-        try:
-            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it ended just now
-        used[role] += (int(fields[11]) + int(fields[12])) / _TICKS_A_S
-    return dict(used)
-
-
-def memory_by_role(pid: int) -> dict[str, int]:
-    """Bytes of memory of a supervisor and its workers (PSS: what is shared is divided)."""
-    used: defaultdict[str, int] = defaultdict(int)
-    for process, role in _processes(pid):
-        try:
-            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        used[role] += 1024 * sum(
-            int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")
-        )
-    return dict(used)
-
-
-def _processes(pid: int) -> Iterator[tuple[int, str]]:
+def processes(pid: int) -> Iterator[tuple[int, str]]:
     """The supervisor and all that it has started, with their roles."""
     todo = [pid]
     while todo:
@@ -53,3 +27,29 @@ def _processes(pid: int) -> Iterator[tuple[int, str]]:
         except OSError:
             continue  # it ended just now
         yield process, role_of(name)
+
+
+def cpu_by_role(pid: int) -> dict[str, float]:
+    """CPU seconds of a supervisor and its workers that live."""
+    used: defaultdict[str, float] = defaultdict(float)
+    for process, role in processes(pid):
+        try:
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended just now
+        used[role] += (int(fields[11]) + int(fields[12])) / _TICKS_A_S
+    return dict(used)
+
+
+def memory_by_role(pid: int) -> dict[str, int]:
+    """Bytes of memory of a supervisor and its workers (PSS: what is shared is divided)."""
+    used: defaultdict[str, int] = defaultdict(int)
+    for process, role in processes(pid):
+        try:
+            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        used[role] += 1024 * sum(
+            int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")
+        )
+    return dict(used)
