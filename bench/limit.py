@@ -65,11 +65,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="streamd-bench-") as folder, RedisServer() as server:
         clips = make_clips(Path(folder) / "clips", _CLIP_S)
         for number in range(1, asked.rounds + 1):
-            with get_context("spawn").Pool(cores := os.cpu_count() or 1) as pool:
-                costs = pool.starmap(read_alone, [(clips[0], shape)] * cores, chunksize=1)
             alone = engine_alone(config)
-            decode_s, scale_s = fmean(c[0] for c in costs), fmean(c[1] for c in costs)
-            parts.append(Part(decode_s, scale_s, alone.cpu_ms / 1000))
+            parts.append(Part(*read_on_all_cores(clips[0], shape), alone.cpu_ms / 1000))
             model = config.model_dump(mode="json", include={"path", "batch_size", "imgsz"})
             settings = looped(clips, model, server.url)
             rates.append(fps_of(Path(folder), settings, asked.seconds))
@@ -88,13 +85,20 @@ def main() -> None:
     print(f"ratio    {median(ratios):8.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
+def read_on_all_cores(clip: Path, shape: InputShape) -> tuple[float, float]:
+    """CPU seconds a frame of decoding and of scaling, with all cores busy with it."""
+    with get_context("spawn").Pool(cores := os.cpu_count() or 1) as pool:
+        costs = pool.starmap(read_alone, [(clip, shape)] * cores, chunksize=1)
+    return fmean(cost[0] for cost in costs), fmean(cost[1] for cost in costs)
+
+
 def read_alone(clip: Path, shape: InputShape) -> tuple[float, float]:
     """CPU seconds a frame of decoding and of scaling, as the daemon does them."""
     scaler, image = FastScaler(), np.zeros((shape.height, shape.width, 3), np.uint8)
-    box = Letterbox.fit(*SIZE, shape)
     marks = []
     with av.open(str(clip)) as container:
         stream = container.streams.video[0]
+        box = Letterbox.fit(stream.codec_context.width, stream.codec_context.height, shape)
         decoder = Decoder(stream, SystemClock())
         for packet in container.demux(stream):
             began_ns = time.thread_time_ns()
