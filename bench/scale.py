@@ -53,6 +53,8 @@ def main() -> None:
     options.add_argument("--plot", type=Path, help="file to draw a chart into")
     options.add_argument("--json", action="store_true", help="print the figures as JSON")
     asked = options.parse_args()
+    if len(set(asked.cameras)) < 2:
+        options.error("--cameras: what one more costs is told by two numbers at least")
     points = []
     with tempfile.TemporaryDirectory(prefix="streamd-bench-") as folder:
         scene = Scene(1, *_SIZE, fps=_SENT_FPS)
@@ -64,6 +66,7 @@ def main() -> None:
             ):
                 points.append(_measure(count, daemon, server, asked.seconds))
     straight = [point for point in points if point.cameras >= _STRAIGHT_FROM]
+    straight = straight if len(straight) > 1 else points
     slopes = {
         "MB a camera": _slope(straight, [p.memory_mb for p in straight]),
         "% of a core a camera": _slope(straight, [100 * p.cpu["ingest"] for p in straight]),
