@@ -89,16 +89,22 @@ def test_pictures_arrive_unchanged_and_at_the_clips_pace(
 ) -> None:
     with av.open(str(clips[codec])) as container:
         expected = pictures(container.decode(video=0))
-    took_s = []
-    for number in range(3):  # a machine that stands still for a while is not the server's pace
+    took_s, complete = [], False
+    # A machine that stands still for a while is not the server's pace. By UDP a client that is late
+    # may find the goodbye, which comes by another socket, before the last pictures.
+    for number in range(3):
         mount = server.mount(f"/gate-{number}", clips[codec], loop=False)
         started = time.monotonic()
         with opened(mount.url, transport) as container:
             assert container.streams.video[0].codec_context.name == codec
-            assert pictures(container.decode(video=0)) == expected
+            got = pictures(container.decode(video=0))
+        assert got == expected[: len(got)]
+        assert got == expected or transport == "udp"
+        complete = complete or got == expected
         took_s.append(time.monotonic() - started)
-        if took_s[-1] < FRAMES / FPS + 0.5:
+        if complete and took_s[-1] < FRAMES / FPS + 0.5:
             break
+    assert complete
     assert FRAMES / FPS <= min(took_s) < FRAMES / FPS + 0.5
 
 
@@ -271,11 +277,12 @@ def test_sender_reports_tell_the_wall_clock_of_a_packet(
             wall_s.append(microseconds / 1e6)
     expected = [captured[index] + 100.0 for index in range(40)]
     np.testing.assert_allclose(wall_s, expected, rtol=0, atol=1e-4)
-    assert len(reports) == 2
+    # One a second, with the next picture: a machine that stood still sent that later.
+    sent_in_s = captured[39] - captured[0]
+    assert 2 <= len(reports) <= 1 + sent_in_s
     between_s = (reports[1][1] - reports[0][1]) / 2**32
     assert between_s == pytest.approx((reports[1][2] - reports[0][2]) / 90_000, abs=1e-3)
-    # One a second, with the next picture: a machine that stood still sent that later.
-    assert 0.9 < between_s < max(1.2, captured[39] - captured[0] + 0.1)
+    assert 0.9 < between_s < max(1.2, sent_in_s + 0.1)
 
 
 def test_sessions_live_by_their_clients_keepalives(clips: dict[str, Path]) -> None:
