@@ -9,8 +9,9 @@ OTHER_TENSORRT := 10.16 rtx-1.7
 
 # Each of three processes takes the next module of tests at a time; most of them wait for real peers.
 PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
-# Ends a process that hangs where Python cannot interrupt it.
-PARALLEL += -o faulthandler_timeout=480 -o faulthandler_exit_on_timeout=true
+# A test that hangs fails and tells its threads' stacks; where Python cannot interrupt it, its process
+# ends. Not for test-all: slow tests and long fuzzing take their time.
+LIMITS := --timeout 240 --timeout-method signal -o faulthandler_timeout=480 -o faulthandler_exit_on_timeout=true
 
 # For install and uninstall; DESTDIR is put before all of it, for packagers.
 PREFIX := /opt/streamd
@@ -26,7 +27,7 @@ demo: $(VENV)/.demo ## the whole system with synthetic cameras; Ctrl-C ends it
 	$(BIN)/streamd demo $(ARGS)
 
 test: $(VENV)/.dev ## all tests but the slow ones
-	$(BIN)/pytest $(PARALLEL) $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(LIMITS) $(ARGS)
 
 test-all: $(VENV)/.dev ## all tests that this machine can run
 	$(BIN)/pytest -m "not gpu or gpu" $(ARGS)

@@ -7,15 +7,6 @@ from pathlib import Path
 import pytest
 import structlog
 
-SLOW_TAKES_S = 3600
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests may take longer than pyproject.toml allows the others."""
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.timeout(SLOW_TAKES_S))
-
 
 @pytest.fixture(autouse=True)
 def own_log() -> Iterator[None]:
