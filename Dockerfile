@@ -7,7 +7,8 @@
 #
 #   docker run --rm --read-only --tmpfs /tmp -p 127.0.0.1:8080:8080 \
 #     -v "$PWD/streamd.yaml:/etc/streamd/streamd.yaml:ro" \
-#     -v streamd-engines:/var/lib/streamd/engines -v streamd-spool:/var/lib/streamd/spool streamd
+#     -v streamd-engines:/var/lib/streamd/engines -v streamd-spool:/var/lib/streamd/spool \
+#     -v streamd-logs:/var/log/streamd streamd
 #
 # Bases are arguments, for mirrors: --build-arg BASE=registry.example/python:3.12-slim-bookworm
 ARG BASE=python:3.12-slim-bookworm
@@ -30,16 +31,15 @@ RUN /opt/streamd/venv/bin/pip install --no-cache-dir --no-deps . \
        /opt/streamd/venv/lib/python3*/site-packages/openvino/libs/libopenvino_tensorflow* \
     && find /opt/streamd/venv -name '__pycache__' -prune -exec rm -rf {} +
 
-# --- turns a checkpoint into ONNX: docker run -v "$PWD:/models" streamd:export yolo11n.pt
+# --- turns a checkpoint into ONNX, away from the network:
+#   docker run --rm --network none -v "$PWD:/models" --user "$(id -u)" streamd:export model=yolo11n.pt
 FROM ${BASE} AS export
-RUN useradd --system --uid 10001 --create-home streamd
-WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
-COPY engines/shapes.onnx ./engines/
-COPY streamd ./streamd
-RUN python3 -m venv /opt/streamd/venv \
-    && /opt/streamd/venv/bin/pip install --no-cache-dir ".[export]"
-ENV PATH=/opt/streamd/venv/bin:$PATH YOLO_AUTOINSTALL=false
+COPY deploy/requirements-export.txt /opt/export/
+RUN python3 -m venv /opt/export \
+    && /opt/export/bin/pip install --no-cache-dir --no-deps --require-hashes -r /opt/export/requirements-export.txt
+# Settings, fonts and caches go where anybody may write.
+ENV PATH=/opt/export/bin:$PATH YOLO_AUTOINSTALL=false YOLO_CONFIG_DIR=/tmp MPLCONFIGDIR=/tmp \
+    HOME=/tmp USER=streamd
 USER 10001
 WORKDIR /models
 ENTRYPOINT ["yolo", "export", "format=onnx", "dynamic=True"]
@@ -50,7 +50,8 @@ LABEL org.opencontainers.image.title="streamd" \
       org.opencontainers.image.description="Many cameras, one model, events in Redis (NVIDIA GPU)" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --system --uid 10001 --home-dir /var/lib/streamd --create-home streamd \
-    && install -d -o streamd -g streamd /var/lib/streamd/engines /var/lib/streamd/spool /etc/streamd
+    && install -d -o streamd -g streamd /var/lib/streamd/engines /var/lib/streamd/spool \
+       /var/log/streamd /etc/streamd
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY engines/shapes.onnx ./engines/
@@ -66,7 +67,7 @@ ENV PATH=/opt/streamd/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=
     NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 USER 10001
 WORKDIR /var/lib/streamd
-VOLUME ["/var/lib/streamd/engines", "/var/lib/streamd/spool"]
+VOLUME ["/var/lib/streamd/engines", "/var/lib/streamd/spool", "/var/log/streamd"]
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=900s --retries=3 \
@@ -81,7 +82,8 @@ LABEL org.opencontainers.image.title="streamd" \
       org.opencontainers.image.licenses="Apache-2.0"
 ARG MODEL=""
 RUN useradd --system --uid 10001 --home-dir /var/lib/streamd --create-home streamd \
-    && install -d -o streamd -g streamd /var/lib/streamd/engines /var/lib/streamd/spool /etc/streamd
+    && install -d -o streamd -g streamd /var/lib/streamd/engines /var/lib/streamd/spool \
+       /var/log/streamd /etc/streamd
 COPY --from=packages /opt/streamd/venv /opt/streamd/venv
 COPY --chown=streamd engines/shapes.onnx /var/lib/streamd/engines/
 ENV PATH=/opt/streamd/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
@@ -93,7 +95,7 @@ RUN --mount=type=bind,target=/context \
     if [ -n "${MODEL}" ]; then \
       cp "/context/${MODEL}" engines/ && streamd build "engines/$(basename "${MODEL}")"; \
     fi
-VOLUME ["/var/lib/streamd/engines", "/var/lib/streamd/spool"]
+VOLUME ["/var/lib/streamd/engines", "/var/lib/streamd/spool", "/var/log/streamd"]
 EXPOSE 8080
 # Events in flight are published, then it ends with 0, within ten seconds.
 STOPSIGNAL SIGTERM

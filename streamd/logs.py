@@ -1,4 +1,7 @@
-"""The log: one event a line on stderr, JSON in a service, readable in a terminal."""
+"""The log: one event a line on stderr, JSON in a service, readable in a terminal.
+
+Where a file is named, each line goes into it as well, always as JSON.
+"""
 
 import logging
 import os
@@ -6,13 +9,16 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Literal, TextIO, cast
+from pathlib import Path
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from streamd.config import LogConfig
 from streamd.config.secrets import mask_text
 from streamd.journal import JournalRenderer, is_journal
+from streamd.log_file import LogFile
 
 _AT_ONCE = 10
 _THEN_EVERY_S = 60.0
@@ -49,13 +55,14 @@ class Repeats:
 
 
 class SteadyStream:
-    """stderr, which loses lines rather than end the program: where nobody reads it, or disks fill.
+    """A stream that loses lines rather than end the program: where nobody reads it, or disks fill.
 
     The first line that gets through again says how many did not (`lines_lost`). Without a
     buffer, so that lines of several processes do not mix, and none is left over at the end.
+    `descriptor` tells, line by line, what to write to.
     """
 
-    def __init__(self, descriptor: int = 2) -> None:
+    def __init__(self, descriptor: Callable[[], int]) -> None:
         self._descriptor = descriptor
         self._lost = 0
 
@@ -63,8 +70,9 @@ class SteadyStream:
         """Writes whole lines, as far as that is possible."""
         left = text.encode(errors="backslashreplace")
         try:
+            descriptor = self._descriptor()
             while left:
-                left = left[os.write(self._descriptor, left) :]
+                left = left[os.write(descriptor, left) :]
         except OSError:
             self._lost += 1
             return
@@ -78,34 +86,58 @@ class SteadyStream:
         return {**event, "lines_lost": self._lost} if self._lost else event
 
 
-def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -> None:
-    """Sets up the log of this process.
+class Copy:
+    """Writes each line to a file, too, as JSON; a structlog processor."""
+
+    def __init__(self, file: LogFile) -> None:
+        self._stream = SteadyStream(file.descriptor)
+        self._stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        self._render = structlog.processors.JSONRenderer()
+
+    def __call__(self, logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+        """Passes the line on as it came."""
+        copy = self._stream.tell_of_lost(logger, name, self._stamp(logger, name, dict(event)))
+        line = str(self._render(logger, name, _lead_with_event(logger, name, copy)))
+        self._stream.write(line + "\n")
+        return event
+
+
+def open_log_file(log: LogConfig) -> LogFile | None:
+    """The file that `log` names; it is made by the first use of its descriptor."""
+    if log.file is None:
+        return None
+    return LogFile(Path(log.file), int(log.max_mb * 1e6), log.kept)
+
+
+def configure_logging(log: LogConfig, file: LogFile | None = None) -> None:
+    """Sets up the log of this process: on stderr, and in `file` where there is one.
 
     `auto` is readable in a terminal and JSON elsewhere, with fields in systemd's journal.
     """
-    readable = format_ == "console" or (format_ == "auto" and sys.stderr.isatty())
+    readable = log.format == "console" or (log.format == "auto" and sys.stderr.isatty())
     renderer: Any = structlog.processors.JSONRenderer()
     if readable:
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), pad_event_to=24, sort_keys=False
         )
-    elif format_ == "auto" and is_journal():
+    elif log.format == "auto" and is_journal():
         renderer = JournalRenderer()
-    stream = SteadyStream()
+    stream = SteadyStream(lambda: 2)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             Repeats(),
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if readable else "iso", utc=True),
             structlog.processors.format_exc_info,
             _mask,
+            *([Copy(file)] if file else []),
+            structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if readable else "iso", utc=True),
             stream.tell_of_lost,
             _lead_with_event,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
+            logging.getLevelNamesMapping()[log.level.upper()]
         ),
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, stream)),
         cache_logger_on_first_use=False,

@@ -1,15 +1,17 @@
-"""What an image promises to find: a configuration, its volumes, a GPU. Its environment says which.
+"""What must be there before anything starts: a configuration, volumes, a log file, a GPU.
 
-STREAMD_VOLUMES has the folders that must be writable, STREAMD_GPU=required is that of an image
-which makes no sense on a CPU. Without them nothing is checked here.
+An image says by its environment what it promises to find: STREAMD_VOLUMES has the folders that must
+be writable, STREAMD_GPU=required is that of an image which makes no sense on a CPU.
 """
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from streamd.config import ModelConfig
-from streamd.errors import SetupError
+from streamd.config import Config, ModelConfig
+from streamd.errors import ConfigError, SetupError
+from streamd.log_file import LogFile
+from streamd.logs import open_log_file
 from streamd.nvidia import driver_missing
 
 _VOLUMES = "STREAMD_VOLUMES"
@@ -40,6 +42,21 @@ def check_surroundings(model: ModelConfig, environ: Mapping[str, str] = os.envir
                 f"{missing}: start the container with --gpus all (the host needs NVIDIA's driver "
                 "and Container Toolkit), or use the cpu image"
             )
+
+
+def log_file_of(config: Config) -> LogFile | None:
+    """The file that the configuration wants its log in; ConfigError where it cannot be written."""
+    file = open_log_file(config.log)
+    try:
+        if file is not None:
+            file.descriptor()
+    except OSError as error:
+        what = (
+            f"{config.log.file}: user {os.getuid()} cannot write it: {error.strerror} "
+            "(null keeps the log on stderr alone)"
+        )
+        raise ConfigError([config.fault(("log", "file"), what)]) from None
+    return file
 
 
 def _check_volume(folder: Path) -> None:

@@ -13,7 +13,7 @@ from streamd.config.secrets import mask_text
 from streamd.daemon import run_daemon
 from streamd.errors import ConfigError, ModelError, RedisSetupError, SetupError, StreamdError
 from streamd.logs import configure_logging, get_logger
-from streamd.preflight import check_mounted, check_surroundings
+from streamd.preflight import check_mounted, check_surroundings, log_file_of
 
 _WRONG_SETUP = (ConfigError, ModelError, RedisSetupError, SetupError)
 app = typer.Typer(
@@ -58,9 +58,9 @@ def _complain(error: StreamdError, code: int) -> int:
 
 
 def load(path: Path) -> Config:
-    """The configuration at `path`, with the log set up as it says."""
+    """The configuration at `path`, with the log on stderr set up as it says."""
     config = load_config(path)
-    configure_logging(config.log.level, config.log.format)
+    configure_logging(config.log)
     return config
 
 
@@ -75,6 +75,7 @@ def run(
     check_mounted(config)
     loaded = load(config)
     check_surroundings(loaded.model)
+    configure_logging(loaded.log, log_file_of(loaded))
     exposed = readable_secrets(loaded)
     if exposed:
         get_logger().warning("secrets_readable", detail=str(exposed))

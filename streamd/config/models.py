@@ -109,7 +109,7 @@ class IngestConfig(Section):
 
 
 class LogConfig(Section):
-    """The log on stderr."""
+    """The log, on stderr and perhaps in a file."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="lowest level: debug, info, warning or error"
@@ -119,6 +119,13 @@ class LogConfig(Section):
         description="json or console; auto: console in a terminal, else json, in systemd's "
         "journal with its fields",
     )
+    file: str | None = Field(
+        None, min_length=1, description="file that gets each line as JSON, too; null: stderr alone"
+    )
+    max_mb: float = Field(
+        10.0, gt=0, description="size from which on the file is put aside, as FILE.1, FILE.2, ..."
+    )
+    kept: int = Field(5, ge=1, le=1000, description="how many of those are kept")
 
 
 class CameraConfig(Section):
@@ -221,7 +228,7 @@ class Config(Section):
     ingest: IngestConfig = Field(
         default_factory=IngestConfig, description="the processes that read and decode"
     )
-    log: LogConfig = Field(default_factory=LogConfig, description="the log on stderr")
+    log: LogConfig = Field(default_factory=LogConfig, description="the log, line by line")
     publish: Publish = Field(
         Publish.DETECTIONS,
         description="changes: when the objects change; detections: frames with objects and the "

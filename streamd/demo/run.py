@@ -58,7 +58,7 @@ class Demo:
     def run(self) -> int:
         """Runs the daemon with its surroundings; returns the exit code."""
         log = LogConfig(level="error", format="console")
-        configure_logging(log.level, log.format)
+        configure_logging(log)
         with ExitStack() as stack:
             redis_url = self.options.redis or stack.enter_context(RedisServer()).url
             cameras = self._own_cameras() or self._synthetic_cameras(stack)

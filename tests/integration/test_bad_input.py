@@ -1,5 +1,6 @@
 """Bad input: one clear line that names the file, key or URL, and the right exit code."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,16 @@ def test_until_done_without_files_and_with_a_missing_one(
         2,
         [f"{path}:1: cameras[0].url: no such file: {tmp_path}/none.mp4"],
     )
+
+
+def test_a_log_file_that_cannot_be_written(tmp_path: Path, clip: Clip) -> None:
+    (tmp_path / "logs").write_text("no folder")
+    file = f"{tmp_path}/logs/streamd.jsonl"
+    path = written(tmp_path, f"log:\n  file: {file}\ncameras: [{{id: a, url: {clip.path}}}]\n")
+    code, _, errors = streamd("run", str(path))
+    assert code == 2
+    what = f"{file}: user {os.getuid()} cannot write it: File exists"
+    assert errors == [f"{path}:2: log.file: {what} (null keeps the log on stderr alone)"]
 
 
 def test_usage_errors_end_with_2_and_probe_failures_with_1(rtsp_server: RtspServer) -> None:

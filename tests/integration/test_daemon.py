@@ -1,6 +1,8 @@
 """The main job: cameras in, events out, every frame accounted for."""
 
+import json
 import signal
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,6 +37,27 @@ def test_every_frame_of_a_file_is_published_once_and_in_order(
     assert balanced(stopped["frames"])
     assert stopped["frames"]["in_flight"] == 0
     assert stopped["frames"]["inferred"] == 2 * len(clip.truth)
+
+
+def test_the_log_goes_into_a_file_as_well_from_every_process(
+    daemon: DaemonFactory, clip: Clip, tmp_path: Path
+) -> None:
+    folder = tmp_path / "logs"
+    running = daemon(
+        f"log: {{file: {folder}/streamd.jsonl, max_mb: 0.001, kept: 100}}\n"
+        f"cameras: [{{id: a, url: {clip.path}}}, {{id: b, url: {clip.path}}}]",
+        "--until-done",
+    )
+    assert running.wait() == 0
+    files = list(folder.iterdir())
+    assert len(files) > 1
+    written = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    for event in ("starting", "camera_done", "engine_ready", "stopped"):
+        (count,) = {len(running.logged(event)), sum(line["event"] == event for line in written)}
+        assert count > 0
+    (ready,) = [line for line in written if line["event"] == "engine_ready"]
+    assert ready["worker"].startswith("infer")
+    assert datetime.fromisoformat(ready["timestamp"]).tzinfo is UTC
 
 
 def test_the_shipped_model_sees_what_was_drawn(daemon: DaemonFactory, clip: Clip) -> None:

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI, Response
 
 from streamd import http_server
-from streamd.config import HttpConfig
+from streamd.config import HttpConfig, LogConfig
 from streamd.errors import SetupError
 from streamd.http_server import CONNECTIONS_OF_CLIENT, HttpServer, bind
 from streamd.logs import configure_logging
@@ -146,7 +146,7 @@ def test_a_head_without_end_is_refused(port: int) -> None:
 def test_a_fault_of_ours_is_one_line_of_the_log_without_a_password(
     port: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    configure_logging("info", "json")
+    configure_logging(LogConfig(format="json"))
     assert httpx.get(f"http://127.0.0.1:{port}/broken", timeout=5).status_code == 500
     # It is written once the answer is out.
     written = eventually(lambda: capfd.readouterr().err, what="a line of the log")

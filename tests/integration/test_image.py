@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from streamd.demo.clips import Clip
+from streamd.engines.onnx_model import inspect_model
 from streamd.testing.redis_server import RedisServer, free_port
 
 from .buildah import Buildah
@@ -90,16 +91,22 @@ class Service:
         self.buildah, self.folder = buildah, folder
         self.container = buildah.container(image)
         self.config = folder / "streamd.yaml"
-        self.volumes = [folder / name for name in ("engines", "spool")]
-        for volume in self.volumes:
+        self.volumes = {
+            folder / "engines": "/var/lib/streamd/engines",
+            folder / "spool": "/var/lib/streamd/spool",
+            folder / "logs": "/var/log/streamd",
+        }
+        for volume, place in self.volumes.items():
             volume.mkdir()
             os.chown(volume, USER, USER)
+            # Else buildah 1.28 mounts one of its own over this one, now and then.
+            buildah("config", "--volume", f"{place}-", self.container)
         for path in (folder, *folder.parents):
             path.chmod(path.stat().st_mode | 0o055)
 
     def start(self, **options: Any) -> "subprocess.Popen[str]":
         """As `docker run` would."""
-        mounts = [f"{volume}:/var/lib/streamd/{volume.name}" for volume in self.volumes]
+        mounts = [f"{volume}:{place}" for volume, place in self.volumes.items()]
         if self.config.exists():
             mounts.append(f"{self.config}:/etc/streamd/streamd.yaml:ro")
         mounts += options.pop("volumes", [])
@@ -143,6 +150,7 @@ def test_a_file_is_published_by_user_10001_who_writes_to_its_volumes_only(
     port = free_port()
     service.config.write_text(
         f"redis: {{url: '{redis_server.url}'}}\nhttp: {{port: {port}}}\npublish: all\n"
+        "log: {file: /var/log/streamd/streamd.jsonl}\n"
         "cameras: [{id: a, url: /videos/clip.mp4, loop: true}]\n"
     )
     service.config.chmod(0o644)
@@ -160,6 +168,7 @@ def test_a_file_is_published_by_user_10001_who_writes_to_its_volumes_only(
         _kill(process)
     assert process.returncode == 0, said
     assert any((service.folder / "engines").iterdir())
+    assert '"event": "stopped"' in (service.folder / "logs" / "streamd.jsonl").read_text()
     written = [
         path
         for path in root.rglob("*")
@@ -229,3 +238,22 @@ def test_an_image_with_a_model_starts_warm(
     assert process.returncode == 0, said
     (line,) = [line for line in said.splitlines() if "mine-" in line]
     assert "fits" in line
+
+
+@pytest.mark.assets
+def test_the_export_image_turns_a_checkpoint_into_onnx(
+    buildah: Buildah, base: str, context: Path, assets: Path, tmp_path: Path
+) -> None:
+    image = buildah.build(
+        context, "localhost/export", "--target", "export", "--build-arg", f"BASE={base}"
+    )
+    shutil.copy(assets / "models" / "yolov8n_coco.pt", tmp_path / "mine.pt")
+    os.chown(tmp_path, USER, USER)
+    for path in (tmp_path, *tmp_path.parents):
+        path.chmod(path.stat().st_mode | 0o055)
+    # What its entry point is, with what a user gives it.
+    command = ("yolo", "export", "format=onnx", "dynamic=True", "model=mine.pt")
+    process = buildah.start(buildah.container(image), *command, volumes=[f"{tmp_path}:/models"])
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert inspect_model(str(tmp_path / "mine.onnx")).labels[0] == "person"

@@ -13,7 +13,7 @@ import streamd
 # Low to high. A module imports from the layers below its own; a package counts as one module, and
 # `streamd` itself is its __init__.py.
 LAYERS = (
-    "streamd errors clock memory notify journal nvidia nvml prctl scenes scrape usage",
+    "streamd errors clock memory notify journal log_file nvidia nvml prctl scenes scrape usage",
     "config",
     "slots timeline rtcp access_units turnstile logs ledger child hwaccel allocation thinning "
     "watchdog",

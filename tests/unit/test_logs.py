@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
+from streamd.config import LogConfig
 from streamd.journal import JournalRenderer, is_journal
 from streamd.logs import Repeats, configure_logging, get_logger
 from streamd.messages import CameraState
@@ -77,7 +78,7 @@ def test_lines_that_cannot_be_written_are_counted_and_end_nothing(
         return write(descriptor, data[:7])  # a pipe may take less than it is given
 
     monkeypatch.setattr(os, "write", write_to_disk)
-    configure_logging("info", "json")
+    configure_logging(LogConfig(format="json"))
     log = get_logger()
     for number in range(3):
         log.info("stopping", number=number)
@@ -172,7 +173,7 @@ def test_auto_is_the_journal_where_stderr_goes_there(
 ) -> None:
     monkeypatch.setattr("streamd.logs.is_journal", lambda: True)
     monkeypatch.setattr("streamd.logs.JournalRenderer", lambda: JournalRenderer(str(journal.path)))
-    configure_logging("info", "auto")
+    configure_logging(LogConfig())
     get_logger(camera="gate").error("camera_offline", reason="rtsp://u:geheim@h/ refused")
     entry = journal.entry()
     assert (entry["PRIORITY"], entry["STREAMD_CAMERA"]) == ("3", "gate")
