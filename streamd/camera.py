@@ -151,7 +151,8 @@ class Camera:
             now_ns = self._clock.monotonic_ns()
             # Keyframes alone come out of a decoder that reorders only with the next keyframe.
             may_skip = packet.size and not decoder.delays
-            if may_skip and gate.skips(packet.is_keyframe, now_ns / 1e9):
+            wanted = self._wants(now_ns)
+            if may_skip and gate.skips(packet.is_keyframe, now_ns / 1e9, wanted=wanted):
                 decoder.skip(packet)
                 self._writer.count_skipped(now_ns)
                 self._check_stall(feed)
@@ -169,6 +170,11 @@ class Camera:
                 break
         if not frames:
             raise SourceError(Reason.INVALID_DATA, "holds no frame that can be decoded")
+
+    def _wants(self, now_ns: int) -> bool:
+        """Whether a picture that comes now is wanted: for itself, or as a sign of life."""
+        silent_s = (now_ns - self._last_sign_ns) / 1e9
+        return self._writer.wants(now_ns) or silent_s > self._plan.stall_timeout_s / 2
 
     def _take(self, feed: Feed, frame: DecodedFrame, decode_ns: int) -> None:
         now_ns = self._clock.monotonic_ns()

@@ -104,6 +104,8 @@ class Decoder:
     def skip(self, packet: "av.Packet[VideoStream]") -> None:
         """Does not decode `packet`, unless what follows up to the next keyframe will need it."""
         self._origin(packet).skipped = True
+        if packet.is_keyframe:
+            self._skipped.clear()
         self._skipped.append(packet)
 
     def decode(self, packet: "av.Packet[VideoStream]") -> Decoded:
@@ -138,8 +140,9 @@ class Decoder:
                 continue
             for image in images:
                 origin = image.opaque
-                if image.is_corrupt and isinstance(origin, _Origin):
-                    self._spoil(origin.number)
+                if isinstance(origin, _Origin):
+                    is_key = origin.keyframe or image.key_frame
+                    self._is_whole(origin.number, is_key, corrupt=image.is_corrupt)
 
     def _origin(self, packet: "av.Packet[VideoStream]") -> _Origin:
         wall_ns, monotonic_ns = self._clock.time_ns(), self._clock.monotonic_ns()

@@ -42,13 +42,20 @@ class RateCap:
         """
         if not self._period_s:
             return True
-        if abs(time_s - self._due_s) > 2 * self._period_s:
-            self._due_s = time_s + self._to_phase_s(now_s)
-            return True
-        if time_s < self._due_s - self._period_s / 4:
+        if not self.would_admit(time_s):
             return False
-        self._due_s += self._period_s
+        if self._has_jumped(time_s):
+            self._due_s = time_s + self._to_phase_s(now_s)
+        else:
+            self._due_s += self._period_s
         return True
+
+    def would_admit(self, time_s: float) -> bool:
+        """Whether the frame of `time_s`, the next one, is to be kept; nothing changes."""
+        return time_s >= self._due_s - self._period_s / 4 or self._has_jumped(time_s)
+
+    def _has_jumped(self, time_s: float) -> bool:
+        return abs(time_s - self._due_s) > 2 * self._period_s
 
     def _to_phase_s(self, now_s: float | None) -> float:
         """From `now_s` to the next frame: a period, half of one more or less."""
@@ -193,6 +200,10 @@ class SlotWriter:
             self._seq += damaged
             self._ledger.add(self._camera, "captured", damaged)
             self._ledger.add(self._camera, "decode_error", damaged)
+
+    def wants(self, now_ns: int) -> bool:
+        """Whether the cap has room for a live frame that comes now (CLOCK_MONOTONIC)."""
+        return self._cap.would_admit(now_ns / 1e9)
 
     def count_skipped(self, now_ns: int) -> None:
         """Books a frame that the rate cap would drop, and that is not even decoded."""

@@ -17,7 +17,7 @@ from streamd.decoder import DecodedFrame
 from streamd.errors import Reason
 from streamd.hwaccel import Accelerator
 from streamd.messages import CameraReport, CameraState
-from streamd.slot_writer import Capture, SlotWriter
+from streamd.slot_writer import Capture, RateCap, SlotWriter
 from streamd.source import source_for
 
 T = TypeVar("T")
@@ -44,9 +44,10 @@ class SeenReport:
 
 
 class _Writer(SlotWriter):
-    """Takes every frame, and fills no slot."""
+    """Takes every frame, and fills no slot; `fps` is what the camera is asked for."""
 
-    def __init__(self, look: Callable[[av.VideoFrame], None]) -> None:
+    def __init__(self, look: Callable[[av.VideoFrame], None], fps: float | None) -> None:
+        self._cap = RateCap(fps)
         self.frames: list[SeenFrame] = []
         self.damaged = 0
         self.skipped = 0
@@ -60,6 +61,7 @@ class _Writer(SlotWriter):
         self.skipped += 1
 
     def write(self, frame: DecodedFrame, capture: Capture, work_ns: int) -> bool:  # noqa: ARG002
+        self._cap.admits(capture.media_s)
         self._look(frame.image)
         size = frame.image.width, frame.image.height
         self.frames.append(SeenFrame(time.monotonic(), frame.pts_s, *size, capture))
@@ -81,12 +83,13 @@ class WatchedCamera:
     ) -> None:
         config = CameraConfig(id="watched", url=url, decode="cpu", **settings)
         accelerator = Accelerator("cpu")
-        self._writer = _Writer(look)
+        fps = None if config.fps == "all" else config.fps
+        self._writer = _Writer(look, fps)
         self.reports: list[SeenReport] = []
         self._camera = Camera(
             CameraPlan(
                 config.id,
-                fps=None if config.fps == "all" else config.fps,
+                fps=fps,
                 stall_timeout_s=config.stall_timeout_s,
                 max_clock_offset_s=config.max_clock_offset_s,
                 loop=False,

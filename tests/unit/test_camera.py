@@ -120,6 +120,13 @@ class FakeWriter(SlotWriter):
         self.captures: list[Capture] = []
         self.damaged = 0
         self.accepts: Callable[[], bool] = lambda: True
+        self.skipped = 0
+
+    def wants(self, now_ns: int) -> bool:
+        return not self.captures
+
+    def count_skipped(self, now_ns: int) -> None:
+        self.skipped += 1
 
     def write(self, frame: DecodedFrame, capture: Capture, work_ns: int) -> bool:
         self.captures.append(capture)
@@ -138,6 +145,7 @@ class Rig:
         loop: bool = False,
         paced: bool = False,
         give_up: bool = False,
+        fps: float | None = None,
         accelerator: Accelerator | None = None,
         backoff: Backoff | None = None,
         source: FakeSource | None = None,
@@ -147,7 +155,7 @@ class Rig:
         self.writer = FakeWriter()
         self.reports: list[CameraReport] = []
         self.camera = Camera(
-            CameraPlan("gate", None, 10.0, 1800.0, loop=loop, paced=paced, give_up=give_up),
+            CameraPlan("gate", fps, 10.0, 1800.0, loop=loop, paced=paced, give_up=give_up),
             source=self.source,
             accelerator=accelerator or Accelerator(),
             writer=self.writer,
@@ -211,6 +219,20 @@ def test_a_camera_that_appears_after_a_minute_is_online_within_one_step(
     tries = rig.states.count(OFFLINE)
     step_s = min(backoff.longest_s, backoff.first_s * 2 ** (tries - 1))
     assert (rig.clock.monotonic_ns() - appears_ns) / 1e9 <= step_s
+
+
+def test_a_picture_that_nobody_wants_is_decoded_as_a_sign_of_life(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mkv", "mjpeg", {}, "yuvj420p")
+
+    def feed() -> FakeFeed:
+        return FakeFeed(tmp_path / "clip.mkv", live=True, before=lambda _: rig.clock.advance(3.0))
+
+    rig = Rig(feed, fps=0.1)  # stalled after 10 s without one
+    rig.run_until_openings_end()
+    assert [reason for reason, _ in rig.offline] == [Reason.ENDED]
+    assert rig.writer.skipped + len(rig.writer.captures) == FRAMES
+    # All until three intervals between keyframes are known, then every other.
+    assert len(rig.writer.captures) == 3 + 4
 
 
 def test_a_camera_tells_what_it_delivers_once_it_is_online(clip: Path) -> None:

@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamd.slot_writer import RateCap
 from streamd.thinning import KeyframeGate
 
 
 def passed(gate: KeyframeGate, packets: list[tuple[float, bool]]) -> list[float]:
     """When the packets came that are to be decoded."""
-    return [time_s for time_s, keyframe in packets if not gate.skips(keyframe, time_s)]
+    return [t for t, keyframe in packets if not gate.skips(keyframe, t, wanted=True)]
 
 
 def stream(fps: int, group: int, seconds: float) -> list[tuple[float, bool]]:
@@ -36,12 +37,28 @@ def test_a_keyframe_that_is_overdue_ends_it() -> None:
     assert passed(gate, stretched) == [10.0] + [10 + n / 10 for n in range(21, 100)]
 
 
+@pytest.mark.parametrize("group", [1, 5, 8])
+def test_of_more_keyframes_than_enough_only_those_are_decoded_that_are_kept(group: int) -> None:
+    gate, cap, decoded, kept = KeyframeGate(1.0), RateCap(1.0), 0, []
+    for time_s, keyframe in stream(fps=10, group=group, seconds=60):
+        if gate.skips(keyframe, time_s, wanted=cap.would_admit(time_s)):
+            continue
+        decoded += 1
+        if cap.admits(time_s):
+            kept.append(time_s)
+    # Until three intervals are known, all are decoded.
+    assert decoded <= len(kept) + 3 * group
+    assert len(kept) == pytest.approx(60, abs=3)
+
+
 @given(
-    st.lists(st.tuples(st.floats(0.001, 5.0), st.booleans()), max_size=200),
+    st.lists(st.tuples(st.floats(0.001, 5.0), st.booleans(), st.booleans()), max_size=200),
     st.sampled_from([0.2, 1.0, 5.0]),
 )
-def test_no_keyframe_is_ever_skipped(gaps: list[tuple[float, bool]], fps: float) -> None:
+def test_no_keyframe_that_is_wanted_is_ever_skipped(
+    gaps: list[tuple[float, bool, bool]], fps: float
+) -> None:
     gate, now_s = KeyframeGate(fps), 0.0
-    for gap_s, keyframe in gaps:
+    for gap_s, keyframe, wanted in gaps:
         now_s += gap_s
-        assert not (gate.skips(keyframe, now_s) and keyframe)
+        assert not (gate.skips(keyframe, now_s, wanted=wanted) and keyframe and wanted)
