@@ -141,6 +141,7 @@ class Camera:
         """One opened source, from its first packet to its last."""
         decoder = Decoder(feed.stream, self._clock, strict=self._strict)
         gate = KeyframeGate(self._plan.fps if feed.info.live else None)
+        time_base = float(feed.stream.time_base or 0)
         self._last_sign_ns = self._clock.monotonic_ns()
         frames = 0
         if not feed.info.live:
@@ -151,8 +152,12 @@ class Camera:
             now_ns = self._clock.monotonic_ns()
             # Keyframes alone come out of a decoder that reorders only with the next keyframe.
             may_skip = packet.size and not decoder.delays
-            wanted = self._wants(now_ns)
-            if may_skip and gate.skips(packet.is_keyframe, now_ns / 1e9, wanted=wanted):
+            if may_skip and gate.skips(
+                packet.is_keyframe,
+                now_ns / 1e9,
+                media_s=None if packet.pts is None else packet.pts * time_base,
+                wanted=self._wants(now_ns),
+            ):
                 decoder.skip(packet)
                 self._writer.count_skipped(now_ns)
                 self._check_stall(feed)

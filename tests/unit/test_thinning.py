@@ -1,5 +1,7 @@
 """Packets that need no decoding."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +37,26 @@ def test_a_keyframe_that_is_overdue_ends_it() -> None:
     stretched = [(10 + n / 10, n == 0) for n in range(100)]
     passed(gate, regular)
     assert passed(gate, stretched) == [10.0] + [10 + n / 10 for n in range(21, 100)]
+
+
+def test_packets_that_come_late_and_in_bursts_change_little() -> None:
+    rng = random.Random(0)
+    gate = KeyframeGate(1.0)
+    decoded = []
+    for time_s, keyframe in stream(fps=10, group=10, seconds=60):
+        # All of three seconds at once, later on half a second late now and then.
+        came_s = 13.5 if 10.5 <= time_s < 13.5 else time_s + rng.choice([0, 0, 0, 0.5])
+        if not gate.skips(keyframe, came_s, media_s=time_s, wanted=True):
+            decoded.append(time_s)
+    # The keyframe that came 2.5 s late might have been one of many; the next one shows it was not.
+    settled = [time_s for time_s in decoded if time_s > 5 and not 11 < time_s < 12]
+    assert settled == [float(n) for n in range(6, 60)]
+
+
+def test_the_time_of_the_stream_is_not_believed_where_it_runs_slow() -> None:
+    packets = stream(fps=10, group=20, seconds=30)
+    gate = KeyframeGate(1.0)  # every two seconds there is a keyframe, after one of the stream's
+    assert not any(gate.skips(key, t, media_s=t / 2, wanted=True) for t, key in packets)
 
 
 @pytest.mark.parametrize("group", [1, 5, 8])
