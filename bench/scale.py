@@ -3,9 +3,10 @@
     python -m bench.scale --plot scale.png
 
 Simulated 720p cameras of 15 fps with a keyframe each second or more, of which `fps: 1` is asked, so
-that only keyframes are decoded; the shipped model. Memory is the proportional set size of all processes,
-without the slots; CPU is that of the ingest processes, in % of a core. What one camera costs is the
-slope of a straight line through the counts from four on (there are two ingest processes then).
+that only keyframes are decoded; the shipped model. Memory is the proportional set size of all
+processes, without the slots; CPU is that of the ingest processes, in % of a core. What one camera
+costs is the slope of a straight line through the counts from four on (there are two ingest
+processes then).
 """
 
 import argparse
