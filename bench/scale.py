@@ -51,6 +51,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--cameras", type=int, nargs="+", default=[1, 4, 16, 32, 64, 128])
     options.add_argument("--seconds", type=float, default=20.0, help="of each number of cameras")
+    options.add_argument("--codec", choices=("h264", "hevc", "mjpeg"), default="h264")
     options.add_argument("--plot", type=Path, help="file to draw a chart into")
     options.add_argument("--json", action="store_true", help="print the figures as JSON")
     asked = options.parse_args()
@@ -59,7 +60,8 @@ def main() -> None:
     points = []
     with tempfile.TemporaryDirectory(prefix="streamd-bench-") as folder:
         scene = Scene(1, *_SIZE, fps=_SENT_FPS)
-        clip = write_clip(Path(folder) / "camera.mp4", scene, _CLIP_S)
+        # Matroska takes all of the codecs.
+        clip = write_clip(Path(folder) / "camera.mkv", scene, _CLIP_S, asked.codec)
         for count in asked.cameras:
             with (
                 RedisServer() as server,
