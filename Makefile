@@ -73,7 +73,7 @@ install: ## as a systemd service, below $(PREFIX) and /etc/streamd; as root
 	fi
 	@echo "Edit /etc/streamd/streamd.yaml, then: systemctl enable --now streamd"
 
-uninstall: ## removes the service; /etc/streamd and /var/lib/streamd stay
+uninstall: ## removes the service; /etc/streamd, /var/lib/streamd and /var/log/streamd stay
 	if [ -z "$(DESTDIR)" ]; then systemctl disable --now streamd; fi
 	rm -rf $(DESTDIR)$(PREFIX) $(DESTDIR)/usr/local/bin/streamd $(DESTDIR)$(UNITS)/streamd.service
 	if [ -z "$(DESTDIR)" ]; then systemctl daemon-reload; fi

@@ -141,6 +141,7 @@ class Decoder:
             for image in images:
                 origin = image.opaque
                 if isinstance(origin, _Origin):
+                    # Damage spreads from it, too, and ends with a keyframe that is whole.
                     is_key = origin.keyframe or image.key_frame
                     self._is_whole(origin.number, is_key, corrupt=image.is_corrupt)
 

@@ -102,7 +102,7 @@ class Copy:
         return event
 
 
-def open_log_file(log: LogConfig) -> LogFile | None:
+def log_file_of(log: LogConfig) -> LogFile | None:
     """The file that `log` names; it is made by the first use of its descriptor."""
     if log.file is None:
         return None

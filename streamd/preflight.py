@@ -11,7 +11,7 @@ from pathlib import Path
 from streamd.config import Config, ModelConfig
 from streamd.errors import ConfigError, SetupError
 from streamd.log_file import LogFile
-from streamd.logs import open_log_file
+from streamd.logs import log_file_of
 from streamd.nvidia import driver_missing
 
 _VOLUMES = "STREAMD_VOLUMES"
@@ -44,9 +44,9 @@ def check_surroundings(model: ModelConfig, environ: Mapping[str, str] = os.envir
             )
 
 
-def log_file_of(config: Config) -> LogFile | None:
+def checked_log_file(config: Config) -> LogFile | None:
     """The file that the configuration wants its log in; ConfigError where it cannot be written."""
-    file = open_log_file(config.log)
+    file = log_file_of(config.log)
     try:
         if file is not None:
             file.descriptor()

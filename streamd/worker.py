@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from streamd.config.secrets import mask_text
 from streamd.errors import StreamdError
-from streamd.logs import configure_logging, get_logger, open_log_file
+from streamd.logs import configure_logging, get_logger, log_file_of
 from streamd.memory import Doorbell
 from streamd.messages import Ping, Pong, Stop, ToSupervisor, ToWorker, WorkerFailed
 from streamd.prctl import die_with_parent, set_process_name
@@ -94,7 +94,7 @@ def _fail(identity: WorkerIdentity, link: SupervisorLink, error: BaseException |
 
 
 def _settle_in(identity: WorkerIdentity) -> None:
-    configure_logging(identity.log, open_log_file(identity.log))
+    configure_logging(identity.log, log_file_of(identity.log))
     # A terminal and systemd signal the whole group; only the supervisor decides when to end.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)

@@ -13,7 +13,7 @@ from streamd.config.secrets import mask_text
 from streamd.daemon import run_daemon
 from streamd.errors import ConfigError, ModelError, RedisSetupError, SetupError, StreamdError
 from streamd.logs import configure_logging, get_logger
-from streamd.preflight import check_mounted, check_surroundings, log_file_of
+from streamd.preflight import check_mounted, check_surroundings, checked_log_file
 
 _WRONG_SETUP = (ConfigError, ModelError, RedisSetupError, SetupError)
 app = typer.Typer(
@@ -75,7 +75,7 @@ def run(
     check_mounted(config)
     loaded = load(config)
     check_surroundings(loaded.model)
-    configure_logging(loaded.log, log_file_of(loaded))
+    configure_logging(loaded.log, checked_log_file(loaded))
     exposed = readable_secrets(loaded)
     if exposed:
         get_logger().warning("secrets_readable", detail=str(exposed))
