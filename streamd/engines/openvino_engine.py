@@ -27,7 +27,7 @@ from streamd.errors import EngineError
 from streamd.slots import InputShape
 
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}
-_CLOSE = 1.03  # a setting must be so much faster to be preferred to a simpler one
+_CLOSE = 1.03  # a setting must be so much faster to be preferred to those before it
 _TRIAL_S = 0.6
 _LONGEST_TRIAL_S = 3.0
 
@@ -122,9 +122,14 @@ class OpenVinoBackend:
         return best
 
     def _settings(self, precision: str) -> Iterator[_Setting]:
-        """Every setting to be tried, simple ones first. Raises EngineError where there is none."""
+        """Every setting to be tried, those to be preferred first. Raises EngineError without any.
+
+        That is exact arithmetic, and many inferences at once: decoding shares the cores, and one
+        inference on several of them waits at each step for the one that is late.
+        """
         cores = os.cpu_count() or 1
-        streams = sorted({1, 2, max(1, cores // 4), max(1, cores // 2)} & set(range(1, cores + 1)))
+        counts = {1, 2, max(1, cores // 4), max(1, cores // 2)} & set(range(1, cores + 1))
+        streams = sorted(counts, reverse=True)
         found = False
         for device in self._devices():
             able = self._core.get_property(device, properties.device.capabilities())
