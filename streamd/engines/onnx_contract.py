@@ -12,7 +12,7 @@ from streamd.engines.onnx_model import Head, head_of, opset_of
 from streamd.slots import InputShape
 
 # Goes up whenever the graph changes: engines that were built before do not fit any more.
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 _END = 2**31 - 1  # of an axis, whatever its length
 _OPSET, _IR_VERSION = 17, 8
 
@@ -67,6 +67,7 @@ class _Wrapper:
         self._input = model.graph.input[0]
         self._half = self._input.type.tensor_type.elem_type == TensorProto.FLOAT16
         self.output = model.graph.output[0].name
+        self._rows = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
         self._opset = opset_of(model)
         self._front: list[onnx.NodeProto] = []
 
@@ -78,8 +79,8 @@ class _Wrapper:
         self._front = [
             # TensorRT takes uint8 into a Cast, and nowhere else.
             helper.make_node("Cast", ["sd_images"], ["sd_float"], to=to),
-            helper.make_node("Transpose", ["sd_float"], ["sd_nchw"], perm=[0, 3, 1, 2]),
-            helper.make_node("Mul", ["sd_nchw", scale], [own]),
+            helper.make_node("Mul", ["sd_float", scale], ["sd_scaled"]),
+            helper.make_node("Transpose", ["sd_scaled"], [own], perm=[0, 3, 1, 2]),
         ]
         nodes = [*self._front, *self._graph.node]
         del self._graph.node[:]
@@ -101,14 +102,12 @@ class _Wrapper:
 
     def _select_best(self, *, transposed: bool, shape: InputShape) -> None:
         """Keeps the CANDIDATES boxes with the best class scores, as corners."""
-        boxes_first = self.output
-        if transposed:
-            boxes_first = self._node("Transpose", [self.output], "sd_rows", perm=[0, 2, 1])
-        best = self._reduce_max(self._slice(boxes_first, 4, _END, "sd_scores"))
+        values = 1 if transposed else 2  # the axis of a box's values
+        class_scores = self._slice(self.output, 4, _END, "sd_scores", axis=values)
+        best = self._reduce_max(class_scores, axis=values)
         k = self._clamped_k(best)
         self._append(helper.make_node("TopK", [best, k], ["sd_top", "sd_index"], axis=1))
-        index = self._unsqueeze("sd_index", "sd_index3")
-        rows = self._node("GatherND", [boxes_first, index], "sd_kept", batch_dims=1)
+        rows = self._kept_columns() if transposed else self._kept_rows()
         scores = self._slice(rows, 4, _END, "sd_kept_scores")
         labels = self._node("ArgMax", [scores], "sd_labels", axis=2, keepdims=1)
         boxes = self._slice(rows, 0, 4, "sd_kept_boxes")
@@ -118,6 +117,22 @@ class _Wrapper:
             self._float(labels, "sd_labels_float"),
         ]
         self._finish(self._node("Concat", parts, "sd_out", axis=2))
+
+    def _kept_rows(self) -> str:
+        """The boxes of `sd_index` out of (batch, boxes, ...)."""
+        index = self._unsqueeze("sd_index", "sd_index3")
+        return self._node("GatherND", [self.output, index], "sd_kept", batch_dims=1)
+
+    def _kept_columns(self) -> str:
+        """The boxes of `sd_index` out of (batch, ..., boxes).
+
+        There are thousands of boxes: only those that are kept are worth transposing.
+        """
+        index = self._unsqueeze("sd_index", "sd_index3", axis=1)
+        shape = self._constant("sd_every_row", [1, self._rows, 1], np.int64)
+        everywhere = self._node("Expand", [index, shape], "sd_index_of_rows")
+        columns = self._node("GatherElements", [self.output, everywhere], "sd_columns", axis=2)
+        return self._node("Transpose", [columns], "sd_kept", perm=[0, 2, 1])
 
     def _rescale_selected(self, shape: InputShape) -> None:
         """(batch, queries, 6) of cx, cy, w, h in 0..1, score, class -> corners in pixels."""
@@ -134,11 +149,11 @@ class _Wrapper:
         candidates = helper.make_tensor_value_info("candidates", TensorProto.FLOAT, dims)
         self._graph.output.append(candidates)
 
-    def _slice(self, name: str, start: int, end: int, out: str) -> str:
-        """Columns `start` to `end` of the last axis."""
+    def _slice(self, name: str, start: int, end: int, out: str, *, axis: int = 2) -> str:
+        """What lies from `start` to `end` along `axis`."""
         bounds = [
             self._constant(f"{out}_{part}", [value], np.int64)
-            for part, value in (("start", start), ("end", end), ("axis", 2))
+            for part, value in (("start", start), ("end", end), ("axis", axis))
         ]
         return self._node("Slice", [name, *bounds], out)
 
@@ -150,15 +165,15 @@ class _Wrapper:
         limit = self._constant("sd_limit", [CANDIDATES], np.int64)
         return self._node("Min", [count, limit], "sd_k")
 
-    def _reduce_max(self, scores: str) -> str:
+    def _reduce_max(self, scores: str, *, axis: int) -> str:
         if self._opset >= 18:
-            axes = self._constant("sd_axes", [2], np.int64)
+            axes = self._constant("sd_axes", [axis], np.int64)
             return self._node("ReduceMax", [scores, axes], "sd_best", keepdims=0)
-        return self._node("ReduceMax", [scores], "sd_best", axes=[2], keepdims=0)
+        return self._node("ReduceMax", [scores], "sd_best", axes=[axis], keepdims=0)
 
-    def _unsqueeze(self, name: str, out: str) -> str:
-        last = self._constant(f"{out}_axis", [2], np.int64)
-        return self._node("Unsqueeze", [name, last], out)
+    def _unsqueeze(self, name: str, out: str, *, axis: int = 2) -> str:
+        place = self._constant(f"{out}_axis", [axis], np.int64)
+        return self._node("Unsqueeze", [name, place], out)
 
     def _corners(self, boxes: str, shape: InputShape, *, normalised: bool) -> str:
         """cx, cy, w, h -> x1, y1, x2, y2 in pixels.

@@ -163,5 +163,5 @@ def test_a_size_that_its_profile_was_not_built_for_is_told(model: TinyModel) -> 
 
 def test_the_preamble_is_what_the_contract_puts_before_a_model() -> None:
     alone = onnx.load_from_string(preamble(SHAPE, half=True))
-    assert [node.op_type for node in alone.graph.node] == ["Cast", "Transpose", "Mul"]
+    assert [node.op_type for node in alone.graph.node] == ["Cast", "Mul", "Transpose"]
     assert alone.graph.output[0].name == "sd_input"
