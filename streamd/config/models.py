@@ -80,7 +80,8 @@ class ModelConfig(Section):
     iou: float = Field(0.7, ge=0, le=1, description="overlap above which NMS drops a box")
     max_detections: int = Field(300, ge=1, le=1000, description="most objects in a frame")
     resample: Literal["fast", "exact"] = Field(
-        "fast", description="fast: scale and convert in one step; exact: as in training, slower"
+        "fast",
+        description="fast: scale, then convert; exact: as in training to the bit, takes memory",
     )
 
     @field_validator("imgsz", mode="before")
