@@ -100,7 +100,7 @@ def _pictures(video: str, count: int) -> Iterator[NDArray[np.uint8]]:
             if number % step == 0:
                 height = frame.width * 9 // 16
                 top = (frame.height - height) // 2
-                yield frame.to_ndarray(format="bgr24")[top : top + height]
+                yield np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)[top : top + height]
 
 
 class Eye:

@@ -51,7 +51,10 @@ class SenderReports:
             return None
         if packet.has_sidedata("rtcp_sr"):
             self._reported_ns = monotonic_ns
-        pts_ns = None if packet.pts is None else round(packet.pts * packet.time_base * 10**9)
+        pts_ns = None
+        if packet.pts is not None:  # in whole numbers: products of fractions take microseconds
+            unit = packet.time_base
+            pts_ns = packet.pts * 10**9 * unit.numerator // unit.denominator
         self._follow(camera_ns, monotonic_ns, pts_ns, attached=self._reported_ns == monotonic_ns)
         # FFmpeg attaches no report to JPEG packets, so there nothing tells how old it is.
         age_ns = 0 if self._reported_ns is None else monotonic_ns - self._reported_ns
