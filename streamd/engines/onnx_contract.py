@@ -12,7 +12,7 @@ from streamd.engines.onnx_model import Head, head_of, opset_of
 from streamd.slots import InputShape
 
 # Goes up whenever the graph changes: engines that were built before do not fit any more.
-CONTRACT_VERSION = 3
+CONTRACT_VERSION = 4
 _END = 2**31 - 1  # of an axis, whatever its length
 _OPSET, _IR_VERSION = 17, 8
 
@@ -103,36 +103,63 @@ class _Wrapper:
     def _select_best(self, *, transposed: bool, shape: InputShape) -> None:
         """Keeps the CANDIDATES boxes with the best class scores, as corners."""
         values = 1 if transposed else 2  # the axis of a box's values
-        class_scores = self._slice(self.output, 4, _END, "sd_scores", axis=values)
-        best = self._reduce_max(class_scores, axis=values)
+        keep = self._kept_columns if transposed else self._kept_rows
+        parts = self._boxes_and_logits(values)
+        scores = parts[1] if parts else self._slice(self.output, 4, _END, "sd_scores", axis=values)
+        best = self._reduce_max(scores, axis=values)
         k = self._clamped_k(best)
         self._append(helper.make_node("TopK", [best, k], ["sd_top", "sd_index"], axis=1))
-        rows = self._kept_columns() if transposed else self._kept_rows()
-        scores = self._slice(rows, 4, _END, "sd_kept_scores")
-        labels = self._node("ArgMax", [scores], "sd_labels", axis=2, keepdims=1)
-        boxes = self._slice(rows, 0, 4, "sd_kept_boxes")
-        parts = [
-            self._corners(boxes, shape, normalised=not transposed),
-            self._float(self._unsqueeze("sd_top", "sd_top3"), "sd_top_float"),
+        if parts:
+            kept_boxes = keep(parts[0], 4, "sd_kept_boxes")
+            kept_scores = keep(parts[1], self._rows - 4, "sd_kept_logits")
+            top = self._node("Sigmoid", ["sd_top"], "sd_top_score")
+        else:
+            # Not each by itself: OpenVINO leaves out a Slice before a GatherElements, and fails.
+            kept = keep(self.output, self._rows, "sd_kept")
+            kept_boxes = self._slice(kept, 0, 4, "sd_kept_boxes")
+            kept_scores = self._slice(kept, 4, _END, "sd_kept_scores")
+            top = "sd_top"
+        labels = self._node("ArgMax", [kept_scores], "sd_labels", axis=2, keepdims=1)
+        found = [
+            self._corners(kept_boxes, shape, normalised=not transposed),
+            self._float(self._unsqueeze(top, "sd_top3"), "sd_top_float"),
             self._float(labels, "sd_labels_float"),
         ]
-        self._finish(self._node("Concat", parts, "sd_out", axis=2))
+        self._finish(self._node("Concat", found, "sd_out", axis=2))
 
-    def _kept_rows(self) -> str:
-        """The boxes of `sd_index` out of (batch, boxes, ...)."""
-        index = self._unsqueeze("sd_index", "sd_index3")
-        return self._node("GatherND", [self.output, index], "sd_kept", batch_dims=1)
+    def _boxes_and_logits(self, axis: int) -> tuple[str, str] | None:
+        """What the output is made of where it is Concat(boxes, Sigmoid(logits)) along `axis`.
 
-    def _kept_columns(self) -> str:
-        """The boxes of `sd_index` out of (batch, ..., boxes).
+        Heads of ultralytics are. The largest logit is that of the largest score: what is done to
+        the scores of thousands of boxes that are not kept can be left out. (Every backend drops a
+        node whose output nobody asks for.)
+        """
+        makers = {output: node for node in self._graph.node for output in node.output}
+        last = makers.get(self.output)
+        if last is None or last.op_type != "Concat" or len(last.input) != 2:
+            return None
+        joint = next(attribute.i for attribute in last.attribute if attribute.name == "axis")
+        boxes, scores = last.input
+        before = makers.get(scores)
+        if joint not in (axis, axis - 3) or before is None or before.op_type != "Sigmoid":
+            return None
+        return boxes, before.input[0]
+
+    def _kept_rows(self, name: str, _values: int, out: str) -> str:
+        """The boxes of `sd_index` out of (batch, boxes, values)."""
+        index = self._unsqueeze("sd_index", f"{out}_index")
+        return self._node("GatherND", [name, index], out, batch_dims=1)
+
+    def _kept_columns(self, name: str, values: int, out: str) -> str:
+        """The boxes of `sd_index` out of (batch, values, boxes), as (batch, boxes, values).
 
         There are thousands of boxes: only those that are kept are worth transposing.
         """
-        index = self._unsqueeze("sd_index", "sd_index3", axis=1)
-        shape = self._constant("sd_every_row", [1, self._rows, 1], np.int64)
-        everywhere = self._node("Expand", [index, shape], "sd_index_of_rows")
-        columns = self._node("GatherElements", [self.output, everywhere], "sd_columns", axis=2)
-        return self._node("Transpose", [columns], "sd_kept", perm=[0, 2, 1])
+        index = self._unsqueeze("sd_index", f"{out}_index", axis=1)
+        shape = self._constant(f"{out}_shape", [1, values, 1], np.int64)
+        everywhere = self._node("Expand", [index, shape], f"{out}_everywhere")
+        columns = self._node("GatherElements", [name, everywhere], f"{out}_columns", axis=2)
+        return self._node("Transpose", [columns], out, perm=[0, 2, 1])
 
     def _rescale_selected(self, shape: InputShape) -> None:
         """(batch, queries, 6) of cx, cy, w, h in 0..1, score, class -> corners in pixels."""

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from streamd.build import order_for
 from streamd.config import ModelConfig
@@ -91,6 +91,39 @@ def test_a_raw_head_gives_its_best_boxes_as_corners(
     (runner,) = engine_of(model, backend).runners(1)
     expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
     assert infer(runner, images) == pytest.approx(expected, abs=1e-4)
+
+
+def with_sigmoid(model: TinyModel, axis: int) -> None:
+    """Ends `model` as heads of ultralytics end: in Concat(boxes, Sigmoid(logits)) along `axis`."""
+    proto = onnx.load(model.path)
+    proto.graph.node[-1].output[0] = "whole"
+    classes = model.output_shape[axis - 1] - 4
+    sizes = numpy_helper.from_array(np.array([4, classes], np.int64), "sizes")
+    proto.graph.initializer.append(sizes)
+    proto.graph.node.extend(
+        [
+            helper.make_node("Split", ["whole", "sizes"], ["boxes", "logits"], axis=axis),
+            helper.make_node("Sigmoid", ["logits"], ["scores"]),
+            helper.make_node("Concat", ["boxes", "scores"], ["output0"], axis=axis - 3),
+        ]
+    )
+    onnx.save(proto, model.path)
+
+
+@pytest.mark.parametrize(("output_shape", "axis"), [((7, 500), 1), ((500, 7), 2)])
+def test_boxes_are_chosen_by_logits_as_by_their_scores(
+    tmp_path: Path, backend: str, output_shape: tuple[int, int], axis: int
+) -> None:
+    model = write_model(tmp_path / "sigmoid.onnx", output_shape, labels=["a", "b", "c"])
+    with_sigmoid(model, axis)
+    images = pictures(2)
+    (runner,) = engine_of(model, backend, batch_size=2).runners(1)
+    rows = model.output(images) if axis == 2 else model.output(images).transpose(0, 2, 1)
+    rows[..., 4:] = 1 / (1 + np.exp(-rows[..., 4:]))
+    size = np.array([64, 32] if axis == 2 else [1, 1], np.float32)
+    candidates = infer(runner, images)
+    assert candidates[..., 4].max() < 1
+    assert candidates == pytest.approx(best_of(rows, size), abs=1e-3)
 
 
 def test_no_more_than_the_contracts_number_of_boxes_leave_the_graph(
