@@ -15,6 +15,7 @@ import av
 from av.video.stream import VideoStream
 
 _START = b"\0\0\0\1"  # FFmpeg writes it before each NAL unit
+_BEFORE_SLICES = 2048  # bytes: parameter sets and the like are shorter
 _HEADERS = 8  # how much longer the first piece of a NAL unit may be than the next ones
 _PICTURES_TO_LEARN = 30
 _CUT_PICTURES_TO_LEARN = 2
@@ -155,6 +156,19 @@ class AccessUnits:
             if unit.first.has_sidedata(name):
                 packet.set_sidedata(unit.first.get_sidedata(name))
         return packet
+
+
+def is_disposable(picture: Packet, codec: str) -> bool:
+    """Whether no other picture builds upon this one, by the header of its first slice.
+
+    In H.264 nal_ref_idc is 0 for all slices of a picture or for none (ITU-T H.264, 7.4.1). H.265
+    tells it for a temporal layer only, in which higher ones may not be interested: False.
+    """
+    if codec != "h264":
+        return False
+    head = bytes(memoryview(picture)[:_BEFORE_SLICES])
+    first = next((at for at in _nal_units(head) if head[at] & 0x1F in (1, 5)), None)
+    return first is not None and not head[first] >> 5 & 0x3
 
 
 def _read_h264(piece: bytes, at: int) -> _NalUnit:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from streamd.access_units import Packet
 from streamd.clock import Backoff, Clock
 from streamd.decoder import DecodedFrame, Decoder
 from streamd.errors import Reason, SourceError
@@ -141,7 +142,6 @@ class Camera:
         """One opened source, from its first packet to its last."""
         decoder = Decoder(feed.stream, self._clock, strict=self._strict)
         gate = KeyframeGate(self._plan.fps if feed.info.live else None)
-        time_base = float(feed.stream.time_base or 0)
         self._last_sign_ns = self._clock.monotonic_ns()
         frames = 0
         if not feed.info.live:
@@ -150,15 +150,7 @@ class Camera:
             if self._stop.is_set():
                 raise _Stopped
             now_ns = self._clock.monotonic_ns()
-            # Keyframes alone come out of a decoder that reorders only with the next keyframe.
-            may_skip = packet.size and not decoder.delays
-            if may_skip and gate.skips(
-                packet.is_keyframe,
-                now_ns / 1e9,
-                media_s=None if packet.pts is None else packet.pts * time_base,
-                wanted=self._wants(now_ns),
-            ):
-                decoder.skip(packet)
+            if gate.thins and packet.size and self._skips(packet, decoder, gate, now_ns):
                 self._writer.count_skipped(now_ns)
                 self._check_stall(feed)
                 continue
@@ -175,6 +167,21 @@ class Camera:
                 break
         if not frames:
             raise SourceError(Reason.INVALID_DATA, "holds no frame that can be decoded")
+
+    def _skips(self, packet: Packet, decoder: Decoder, gate: KeyframeGate, now_ns: int) -> bool:
+        """Leaves out `packet` where nobody wants its picture, nor one that builds upon it."""
+        wanted = self._wants(now_ns)
+        if not wanted and decoder.is_disposable(packet):
+            decoder.skip(packet)
+            return True
+        # Keyframes alone come out of a decoder that reorders only with the next keyframe.
+        media_s = decoder.media_s(packet)
+        if decoder.delays or not gate.skips(
+            packet.is_keyframe, now_ns / 1e9, media_s=media_s, wanted=wanted
+        ):
+            return False
+        decoder.skip(packet)
+        return True
 
     def _wants(self, now_ns: int) -> bool:
         """Whether a picture that comes now is wanted: for itself, or as a sign of life."""

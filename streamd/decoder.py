@@ -9,6 +9,7 @@ import av.error
 from av.codec.context import Flags
 from av.video.stream import VideoStream
 
+from streamd.access_units import is_disposable
 from streamd.clock import Clock
 from streamd.rtcp import SenderReports
 
@@ -83,6 +84,7 @@ class Decoder:
             self._context.options = {"err_detect": "explode"}
         self._clock = clock
         self._reports = SenderReports(rtsp=stream.container.format.name == "rtsp")
+        self._time_base_s = float(stream.time_base or 0)
         self._start_s = _seconds(stream.start_time, stream.time_base) or 0.0
         self._packets = 0
         # Packets from the first damaged one to the last, until a whole keyframe; None: no damage.
@@ -101,9 +103,19 @@ class Decoder:
         """Whether a picture may come out only after a later packet went in."""
         return self._context.has_b_frames
 
+    def is_disposable(self, packet: "av.Packet[VideoStream]") -> bool:
+        """Whether no other picture builds upon that of `packet`."""
+        return is_disposable(packet, self._context.name)
+
+    def media_s(self, packet: "av.Packet[VideoStream]") -> float | None:
+        """When the picture of `packet` is shown, in seconds of the stream."""
+        return None if packet.pts is None else packet.pts * self._time_base_s
+
     def skip(self, packet: "av.Packet[VideoStream]") -> None:
         """Does not decode `packet`, unless what follows up to the next keyframe will need it."""
         self._origin(packet).skipped = True
+        if self.is_disposable(packet):
+            return
         if packet.is_keyframe:
             self._skipped.clear()
         self._skipped.append(packet)

@@ -25,6 +25,11 @@ class KeyframeGate:
         self._last_media_s: float | None = None
         self._skipped = 0
 
+    @property
+    def thins(self) -> bool:
+        """Whether it may skip anything at all."""
+        return self._period_s > 0
+
     def skips(
         self, keyframe: bool, time_s: float, *, media_s: float | None = None, wanted: bool
     ) -> bool:
@@ -35,7 +40,7 @@ class KeyframeGate:
         long, since the clock of a camera may run at any speed. `wanted`: the packet's picture would
         not be dropped for being one too many.
         """
-        if not self._period_s:
+        if not self.thins:
             return False
         if keyframe:
             if self._came_s:

@@ -307,6 +307,28 @@ def test_a_link_that_goes_down_is_noticed(clip: Clip) -> None:
     assert back_s < 1.0 + 0.4 + OPENING_S
 
 
+def test_pictures_upon_which_none_builds_are_not_decoded_above_the_cap(
+    rtsp_server: RtspServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "b-frames.mp4"
+    with av.open(str(path), "w") as container:
+        options = {"preset": "veryfast", "bf": "2", "x264-params": "b-adapt=0:b-pyramid=none"}
+        stream = container.add_stream("libx264", rate=15, options=options)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for number in range(60):
+            image, _ = Scene(3, 320, 240, 15).frame(number)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    with WatchedCamera(rtsp_server.mount("/b", path).url, fps=1) as camera:
+        eventually(lambda: camera.skipped > 15, 20, "packets are skipped")
+        began, skipped = len(camera.frames), camera.skipped
+        eventually(lambda: camera.skipped > skipped + 30, 20, "more are")
+        decoded = len(camera.frames) - began
+    assert camera.damaged == 0
+    # Of 15 a second ten are B-frames; one is wanted, and what comes until it is shown.
+    assert 0.5 * 30 * 5 / 10 <= decoded <= 30
+
+
 def test_of_a_camera_that_is_asked_for_one_frame_a_second_only_keyframes_are_decoded(
     rtsp_server: RtspServer, clip: Clip
 ) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streamd.access_units import AccessUnits, Packet
+from streamd.access_units import AccessUnits, Packet, is_disposable
 from streamd.clock import SystemClock
 from streamd.decoder import Decoder
 from streamd.demo.clips import write_clip
@@ -91,6 +91,23 @@ def test_once_the_rule_has_shown_itself_pictures_are_given_with_their_last_piece
     late = [given_at[stream[last].pts] - last for last in lasts]
     assert late[:30] == [1] * 30
     assert late[32:] == [0] * len(late[32:])
+
+
+@pytest.mark.parametrize(
+    ("nals", "codec", "disposable"),
+    [
+        ([b"\x01\x9a", b"\x01\x1a"], "h264", True),
+        ([SEI + bytes([4, 1, 2]), b"\x01\x9a"], "h264", True),
+        ([SLICE + b"\x9a"], "h264", False),
+        ([SPS + bytes(10), KEY + b"\x9a"], "h264", False),
+        ([SEI + b"\1" * 3000, b"\x01\x9a"], "h264", False),  # too far away to be looked for
+        ([b"\x00\x01\x9a"], "hevc", False),  # TRAIL_N: of a temporal layer
+    ],
+)
+def test_a_picture_upon_which_none_builds_is_known_by_its_first_slice(
+    nals: list[bytes], codec: str, disposable: bool
+) -> None:
+    assert is_disposable(Piece(annex_b(nals), 0).packet(), codec) is disposable
 
 
 sizes = st.integers(2, 6000)

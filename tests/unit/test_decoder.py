@@ -7,6 +7,7 @@ from typing import Any, cast
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -17,7 +18,10 @@ from .fakes import FakeClock
 FRAMES, GROUP = 24, 8
 ENCODERS = {
     "h264": ("libx264", {"preset": "ultrafast", "bf": "0", "g": str(GROUP), "sc_threshold": "0"}),
-    "reordered": ("libx264", {"preset": "veryfast", "bf": "2", "g": str(GROUP)}),
+    "reordered": (
+        "libx264",
+        {"preset": "veryfast", "bf": "2", "x264-params": "b-adapt=0:b-pyramid=none"},
+    ),
     "hevc": (
         "libx265",
         {
@@ -162,6 +166,31 @@ def test_what_was_skipped_is_made_up_for_where_it_is_needed(
     for pts_s, image in found.items():
         assert pts_s is not None
         assert np.array_equal(image, whole[round(10 * pts_s)])
+
+
+def test_pictures_upon_which_none_builds_are_left_out_and_the_others_are_what_they_were(
+    clips: dict[str, Path],
+) -> None:
+    with av.open(str(clips["reordered"])) as container:
+        stream = container.streams.video[0]
+        whole = [frame.to_ndarray() for frame in container.decode(stream)]
+    found: dict[int, NDArray[Any]] = {}
+    skipped: set[int] = set()
+    with av.open(str(clips["reordered"])) as container:
+        stream = container.streams.video[0]
+        decoder = Decoder(stream, FakeClock())
+        as_cameras_send = BitStreamFilterContext("h264_mp4toannexb", stream)
+        for demuxed in container.demux(stream):
+            (packet,) = as_cameras_send.filter(demuxed) if demuxed.size else (demuxed,)
+            if decoder.is_disposable(packet):
+                decoder.skip(packet)
+                skipped.add(round(10 * (decoder.media_s(packet) or 0)))
+            else:
+                for frame in decoder.decode(packet).frames:
+                    found[round(10 * (frame.pts_s or 0))] = frame.image.to_ndarray()
+    assert len(skipped) > FRAMES / 3
+    assert set(found) == set(range(FRAMES)) - skipped
+    assert all(np.array_equal(image, whole[number]) for number, image in found.items())
 
 
 def test_a_decoder_that_reorders_says_so(clips: dict[str, Path]) -> None:
