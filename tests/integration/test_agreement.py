@@ -75,5 +75,6 @@ def test_the_daemon_agrees_with_ultralytics(
     expected = expected_frames(assets / "expected" / expectation)
     found = [event.data.objects for event in events[:FRAMES]]
     result = agreement(found, expected, confidence=CONFIDENCE)
+    print(f"{settings}: {result.share:.4f} of {result.compared}")  # docs/benchmarks.md
     assert result.compared > 1000
     assert result.share >= bar
