@@ -167,7 +167,7 @@ def is_disposable(picture: Packet, codec: str) -> bool:
     if codec != "h264":
         return False
     head = bytes(memoryview(picture)[:_BEFORE_SLICES])
-    first = next((at for at in _nal_units(head) if head[at] & 0x1F in (1, 5)), None)
+    first = next((at for at in _nal_units(head) if _read_h264(head, at).is_slice), None)
     return first is not None and not head[first] >> 5 & 0x3
 
 

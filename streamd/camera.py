@@ -172,16 +172,15 @@ class Camera:
         """Leaves out `packet` where nobody wants its picture, nor one that builds upon it."""
         wanted = self._wants(now_ns)
         if not wanted and decoder.is_disposable(packet):
-            decoder.skip(packet)
+            decoder.drop(packet)
             return True
         # Keyframes alone come out of a decoder that reorders only with the next keyframe.
-        media_s = decoder.media_s(packet)
-        if decoder.delays or not gate.skips(
-            packet.is_keyframe, now_ns / 1e9, media_s=media_s, wanted=wanted
-        ):
-            return False
-        decoder.skip(packet)
-        return True
+        skips = not decoder.delays and gate.skips(
+            packet.is_keyframe, now_ns / 1e9, media_s=decoder.media_s(packet), wanted=wanted
+        )
+        if skips:
+            decoder.skip(packet)
+        return skips
 
     def _wants(self, now_ns: int) -> bool:
         """Whether a picture that comes now is wanted: for itself, or as a sign of life."""

@@ -111,11 +111,13 @@ class Decoder:
         """When the picture of `packet` is shown, in seconds of the stream."""
         return None if packet.pts is None else packet.pts * self._time_base_s
 
+    def drop(self, packet: "av.Packet[VideoStream]") -> None:
+        """Does not decode `packet`, upon which no other picture builds."""
+        self._origin(packet)
+
     def skip(self, packet: "av.Packet[VideoStream]") -> None:
         """Does not decode `packet`, unless what follows up to the next keyframe will need it."""
         self._origin(packet).skipped = True
-        if self.is_disposable(packet):
-            return
         if packet.is_keyframe:
             self._skipped.clear()
         self._skipped.append(packet)

@@ -1,5 +1,6 @@
 """Wraps a model's graph so that every backend takes uint8 NHWC and gives K candidates."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ class _Wrapper:
     def _select_best(self, *, transposed: bool, shape: InputShape) -> None:
         """Keeps the CANDIDATES boxes with the best class scores, as corners."""
         values = 1 if transposed else 2  # the axis of a box's values
-        keep = self._kept_columns if transposed else self._kept_rows
+        keep = partial(self._kept, columns=transposed)
         parts = self._boxes_and_logits(values)
         scores = parts[1] if parts else self._slice(self.output, 4, _END, "sd_scores", axis=values)
         best = self._reduce_max(scores, axis=values)
@@ -145,21 +146,20 @@ class _Wrapper:
             return None
         return boxes, before.input[0]
 
-    def _kept_rows(self, name: str, _values: int, out: str) -> str:
-        """The boxes of `sd_index` out of (batch, boxes, values)."""
-        index = self._unsqueeze("sd_index", f"{out}_index")
-        return self._node("GatherND", [name, index], out, batch_dims=1)
+    def _kept(self, name: str, values: int, out: str, *, columns: bool) -> str:
+        """The boxes of `sd_index` out of (batch, boxes, values).
 
-    def _kept_columns(self, name: str, values: int, out: str) -> str:
-        """The boxes of `sd_index` out of (batch, values, boxes), as (batch, boxes, values).
-
-        There are thousands of boxes: only those that are kept are worth transposing.
+        Where they are `columns`, out of (batch, values, boxes): there are thousands, of which only
+        those that are kept are worth transposing.
         """
+        if not columns:
+            rows = self._unsqueeze("sd_index", f"{out}_index")
+            return self._node("GatherND", [name, rows], out, batch_dims=1)
         index = self._unsqueeze("sd_index", f"{out}_index", axis=1)
         shape = self._constant(f"{out}_shape", [1, values, 1], np.int64)
         everywhere = self._node("Expand", [index, shape], f"{out}_everywhere")
-        columns = self._node("GatherElements", [name, everywhere], f"{out}_columns", axis=2)
-        return self._node("Transpose", [columns], out, perm=[0, 2, 1])
+        kept = self._node("GatherElements", [name, everywhere], f"{out}_columns", axis=2)
+        return self._node("Transpose", [kept], out, perm=[0, 2, 1])
 
     def _rescale_selected(self, shape: InputShape) -> None:
         """(batch, queries, 6) of cx, cy, w, h in 0..1, score, class -> corners in pixels."""

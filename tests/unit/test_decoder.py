@@ -20,7 +20,12 @@ ENCODERS = {
     "h264": ("libx264", {"preset": "ultrafast", "bf": "0", "g": str(GROUP), "sc_threshold": "0"}),
     "reordered": (
         "libx264",
-        {"preset": "veryfast", "bf": "2", "x264-params": "b-adapt=0:b-pyramid=none"},
+        {
+            "preset": "veryfast",
+            "bf": "2",
+            "g": str(GROUP),
+            "x264-params": "b-adapt=0:b-pyramid=none",
+        },
     ),
     "hevc": (
         "libx265",
@@ -183,7 +188,7 @@ def test_pictures_upon_which_none_builds_are_left_out_and_the_others_are_what_th
         for demuxed in container.demux(stream):
             (packet,) = as_cameras_send.filter(demuxed) if demuxed.size else (demuxed,)
             if decoder.is_disposable(packet):
-                decoder.skip(packet)
+                decoder.drop(packet)
                 skipped.add(round(10 * (decoder.media_s(packet) or 0)))
             else:
                 for frame in decoder.decode(packet).frames:
