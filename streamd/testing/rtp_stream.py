@@ -1,8 +1,8 @@
 """The RTP stream of one client: which picture is due when, its packets and its faults."""
 
-import time
 from random import Random
 
+from streamd.clock import Clock
 from streamd.testing import rtp
 from streamd.testing.rtsp_mount import Mount
 from streamd.testing.rtsp_transport import Transport
@@ -16,34 +16,35 @@ _MAX_LATE_S = 0.5
 class RtpStream:
     """Plays a mount's footage to one transport at the pace of the clip.
 
-    All times are monotonic. An RTP timestamp stands for the moment of capture on that clock,
-    so timestamps go on over loops, replaced clips and stalls.
+    All times are monotonic seconds of `clock`. An RTP timestamp stands for the moment of capture
+    on that clock, so timestamps go on over loops, replaced clips and stalls.
     """
 
-    def __init__(self, mount: Mount, transport: Transport, random: Random) -> None:
+    def __init__(self, mount: Mount, transport: Transport, random: Random, clock: Clock) -> None:
         self.sequence = random.getrandbits(16)
         self.first_timestamp = random.getrandbits(32)
         self._mount = mount
         self._transport = transport
         self._random = random
+        self._clock = clock
         self._ssrc = random.getrandbits(32)
         self._footage = mount.footage
         self._index = 0  # of the next access unit in the clip
         self._count = 0  # of pictures since PLAY
         self._packets = self._octets = 0
-        self._started = self._pass_started = self._report_due = time.monotonic()
-        self._wall_offset = time.time() - self._started
+        self._started = self._pass_started = self._report_due = self._now_s()
+        self._wall_offset = clock.time_ns() / 1e9 - self._started
         self.ended = False
 
     def wait_s(self) -> float | None:
         """Return in how many seconds `send_due` wants to be called, None for never again."""
         if self.ended:
             return None
-        return max(_STALL_POLL_S if self._mount.stall else 0.0, self._due() - time.monotonic())
+        return max(_STALL_POLL_S if self._mount.stall else 0.0, self._due() - self._now_s())
 
     def send_due(self) -> None:
         """Send the next picture if its time has come. Raises OSError if the client is gone."""
-        late = time.monotonic() - self._due()
+        late = self._now_s() - self._due()
         if self.ended or late < 0:
             return
         if self._mount.stall or (late > _MAX_LATE_S and not self._mount.catch_up):
@@ -56,6 +57,9 @@ class RtpStream:
         self._send_report_if_due()
         self._send_picture()
         self._advance()
+
+    def _now_s(self) -> float:
+        return self._clock.monotonic_ns() / 1e9
 
     def _due(self) -> float:
         clip = self._footage.clip
@@ -109,7 +113,7 @@ class RtpStream:
         return bytes(flipped)
 
     def _send_report_if_due(self) -> None:
-        now = time.monotonic()
+        now = self._now_s()
         if now < self._report_due or not self._mount.sender_reports:
             return
         self._report_due = now + _REPORT_INTERVAL_S
@@ -122,7 +126,7 @@ class RtpStream:
 
     def _end(self) -> None:
         self.ended = True
-        self._transport.send_rtcp(self._report(time.monotonic()) + rtp.goodbye(self._ssrc))
+        self._transport.send_rtcp(self._report(self._now_s()) + rtp.goodbye(self._ssrc))
 
     def _timestamp(self, moment: float) -> int:
         media_s = (moment - self._started) * self._mount.timestamp_rate

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from streamd.clock import SystemClock
 from streamd.testing.rtp_stream import RtpStream
 from streamd.testing.rtsp_message import (
     TRACK,
@@ -169,7 +170,7 @@ class RtspSession:
             return
         # Numbers and losses are random, but the same in every run of a test.
         random = Random(f"{mount.path} {len(mount.connects)}")
-        stream = RtpStream(mount, self._transport, random)
+        stream = RtpStream(mount, self._transport, random, SystemClock())
         info = f"url={mount.url}/{TRACK};seq={stream.sequence};rtptime={stream.first_timestamp}"
         headers = {"Session": self._id, "Range": "npt=0.000-", "RTP-Info": info}
         self._reply(request, 200, headers)

@@ -85,20 +85,16 @@ def raw_rtp(mount: Mount, packets: int) -> list[bytes]:
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("codec", ["h264", "hevc", "mjpeg"])
-def test_pictures_arrive_unchanged_and_at_the_clips_pace(
+def test_pictures_arrive_unchanged(
     server: RtspServer, clips: dict[str, Path], codec: str, transport: str
 ) -> None:
     with av.open(str(clips[codec])) as container:
         expected = pictures(container.decode(video=0))
     mount = server.mount("/gate", clips[codec])
-    sent_s: list[float] = []
-    mount.on_frame = lambda *_: sent_s.append(time.monotonic())
     with opened(mount.url, transport) as container:
         assert container.streams.video[0].codec_context.name == codec
-        got = pictures(islice(container.decode(video=0), 4 * FRAMES))
-    assert got == 4 * expected
-    # A machine that stands still for a while is not the server's pace.
-    assert np.median(np.diff(sent_s)) == pytest.approx(1 / FPS, rel=0.5)
+        got = pictures(islice(container.decode(video=0), 2 * FRAMES))
+    assert got == 2 * expected
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])

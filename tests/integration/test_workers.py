@@ -75,9 +75,9 @@ def test_a_worker_that_hangs_is_killed_and_replaced(daemon: DaemonFactory, clip:
     running.wait_events(5)
     for worker in running.children():
         os.kill(worker.pid, signal.SIGSTOP)
+    eventually(lambda: "engine" in running.get("/readyz").text)
     running.wait_for_log("worker_died", worker="ingest-0", reason="hung")
     running.wait_for_log("worker_died", worker="inference-0", reason="hung")
-    assert "engine" in running.get("/readyz").text
     running.wait_events(len(running.events()) + 20)
     eventually(lambda: running.get("/readyz").status_code == 200)
     assert running.stop() == 0
