@@ -11,7 +11,7 @@ from streamd.scenes import Scene
 from streamd.testing.redis_server import RedisServer
 from streamd.testing.rtsp_server import RtspServer
 
-from .harness import Daemon, DaemonFactory
+from .harness import Daemon, DaemonFactory, Metronome
 
 
 @pytest.fixture
@@ -31,6 +31,13 @@ def durable_redis() -> Iterator[RedisServer]:
 def rtsp_server() -> Iterator[RtspServer]:
     with RtspServer() as server:
         yield server
+
+
+@pytest.fixture
+def metronome() -> Iterator[Metronome]:
+    """Runs during the test."""
+    with Metronome() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,16 @@
 """What the integration tests have in common."""
 
-from typing import Protocol
+import threading
+import time
+from types import TracebackType
+from typing import Protocol, Self
 
 from streamd.detections import Detection
 from streamd.events import Event, EventData, Latency
 from streamd.testing.daemon_process import STREAM, Daemon, balanced, eventually
 from streamd.testing.redis_server import RedisServer
 
-__all__ = ["STREAM", "Daemon", "DaemonFactory", "balanced", "event", "eventually"]
+__all__ = ["STREAM", "Daemon", "DaemonFactory", "Metronome", "balanced", "event", "eventually"]
 
 
 class DaemonFactory(Protocol):
@@ -19,6 +22,42 @@ class DaemonFactory(Protocol):
         redis_settings: str = "",
         http_settings: str = "{port: 0}",
     ) -> Daemon: ...
+
+
+class Metronome:
+    """Sums up by how much a thread woke far too late: for so long the machine stood still.
+
+    What is promised within a time is promised within that time and `late_s`.
+    """
+
+    _PERIOD_S = 0.01
+    _FAR_TOO_LATE_S = 0.05
+
+    def __init__(self) -> None:
+        self.late_s = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="metronome", daemon=True)
+
+    def _run(self) -> None:
+        due_s = time.monotonic() + self._PERIOD_S
+        while not self._stop.wait(max(0.0, due_s - time.monotonic())):
+            now_s = time.monotonic()
+            if now_s - due_s > self._FAR_TOO_LATE_S:
+                self.late_s += now_s - due_s
+            due_s = now_s + self._PERIOD_S
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
 
 
 def event(seq: int, camera: str = "gate", *labels: str, ts: int | None = None) -> Event:
