@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,12 +10,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from streamd.clock import Backoff
+from streamd.clock import Backoff, Clock, SystemClock
 from streamd.messages import Ping, Pong, Stop, ToSupervisor, ToWorker
 
 _SPAWN = multiprocessing.get_context("spawn")
 _PING_EVERY_S = 1.0
-_HUNG_AFTER_S = 15.0
+# Silence is counted in pings, not in seconds: a host that stood still asked nobody.
+_HUNG_AFTER_PINGS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class WorkerProcess:
         role: str,
         number: int,
         start_body: Callable[[], tuple[Callable[..., None], Any]],
+        clock: Clock = SystemClock(),  # noqa: B008  # it has no state
     ) -> None:
         self.name = name
         self.role = role
@@ -46,13 +47,14 @@ class WorkerProcess:
         self.starts = 0
         self.last_words = ""
         self._start_body = start_body
+        self._clock = clock
         self._backoff = Backoff(first_s=1.0, longest_s=30.0, stable_s=30.0)
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
         self._started_s = 0.0
-        self._answered_s = 0.0
         self._pinged_s = 0.0
         self._pings = 0
+        self._unanswered = 0
         self._hung = False
         self.start_at_s = 0.0
 
@@ -87,7 +89,8 @@ class WorkerProcess:
         self.starts += 1
         self.last_words = ""
         self._hung = False
-        self._started_s = self._answered_s = self._pinged_s = time.monotonic()
+        self._unanswered = 0
+        self._started_s = self._pinged_s = self._now_s()
 
     def send(self, message: ToWorker) -> None:
         """Tells the worker, if it still listens."""
@@ -103,7 +106,7 @@ class WorkerProcess:
             while self._connection is not None and self._connection.poll():
                 message = self._connection.recv()
                 if isinstance(message, Pong):
-                    self._answered_s = time.monotonic()
+                    self._unanswered = 0
                 else:
                     messages.append(message)
         except (EOFError, OSError):
@@ -111,15 +114,16 @@ class WorkerProcess:
         return messages
 
     def check(self) -> None:
-        """Pings it, and kills it if it has not answered for long."""
-        now_s = time.monotonic()
+        """Pings it, at most once a second, and kills it if it has not answered for long."""
+        now_s = self._now_s()
         if not self.alive or now_s - self._pinged_s < _PING_EVERY_S:
             return
-        if now_s - self._answered_s > _HUNG_AFTER_S:
+        if self._unanswered >= _HUNG_AFTER_PINGS:
             self._hung = True
             self.kill()
             return
         self._pings += 1
+        self._unanswered += 1
         self._pinged_s = now_s
         self.send(Ping(self._pings))
 
@@ -143,11 +147,14 @@ class WorkerProcess:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        lived_s = time.monotonic() - self._started_s
+        lived_s = self._now_s() - self._started_s
         if lived_s > self._backoff.stable_s:
             self._backoff.reset()
-        self.start_at_s = time.monotonic() + self._backoff.next_delay_s()
+        self.start_at_s = self._now_s() + self._backoff.next_delay_s()
         return Death(self._reason(status), lived_s)
+
+    def _now_s(self) -> float:
+        return self._clock.monotonic_ns() / 1e9
 
     def _reason(self, status: int) -> str:
         if self._hung:
