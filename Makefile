@@ -10,7 +10,8 @@ OTHER_TENSORRT := 10.16 rtx-1.7
 # Each of three processes takes the next module of tests at a time; most of them wait for real peers.
 PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
 # A test that hangs fails and tells its threads' stacks; where Python cannot interrupt it, its process
-# ends. As long as that because whole machines stand still for minutes. Not for test-all: slow tests and long fuzzing take their time.
+# ends. As long as that because whole machines stand still for minutes. Not for test-all: slow tests
+# and long fuzzing take their time.
 LIMITS := --timeout 600 --timeout-method signal -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 
 # For install and uninstall; DESTDIR is put before all of it, for packagers.

@@ -36,8 +36,9 @@ def rtsp_server() -> Iterator[RtspServer]:
 @pytest.fixture
 def metronome() -> Iterator[Metronome]:
     """Runs during the test."""
-    with Metronome() as running:
-        yield running
+    running = Metronome()
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,7 @@
 
 import threading
 import time
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from streamd.detections import Detection
 from streamd.events import Event, EventData, Latency
@@ -37,6 +36,7 @@ class Metronome:
         self.late_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metronome", daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         due_s = time.monotonic() + self._PERIOD_S
@@ -46,16 +46,7 @@ class Metronome:
                 self.late_s += now_s - due_s
             due_s = now_s + self._PERIOD_S
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
         self._stop.set()
         self._thread.join()
 
