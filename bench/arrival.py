@@ -48,7 +48,7 @@ def _delays_ms(codec: str, fps: int) -> list[float]:
         mount.on_frame = lambda _, __: sent_s.append(time.monotonic())
         feed = source_for(CameraConfig(id="camera", url=mount.url)).open()
         came_s: list[float] = []
-        for _ in feed.packets():
+        for _ in feed.pictures():
             came_s.append(time.monotonic())
             if len(came_s) == _LEARNS + 2 * _EACH:
                 break

@@ -24,6 +24,7 @@ import numpy as np
 
 from bench.daemon import SIZE, engine_alone, make_clips
 from bench.full_speed import fps_of, looped
+from streamd.access_units import Picture
 from streamd.clock import SystemClock
 from streamd.config import ModelConfig
 from streamd.decoder import Decoder
@@ -102,7 +103,7 @@ def read_alone(clip: Path, shape: InputShape) -> tuple[float, float]:
         decoder = Decoder(stream, SystemClock())
         for packet in container.demux(stream):
             began_ns = time.thread_time_ns()
-            frames = decoder.decode(packet).frames
+            frames = decoder.decode(Picture.whole(packet, "h264")).frames
             decoded_ns = time.thread_time_ns()
             for frame in frames:
                 box.inner(image)[...] = scaler.scale(frame.image, box)

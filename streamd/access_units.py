@@ -7,9 +7,9 @@ slices, and these into pieces of one length but for the last. Where a connection
 tells the end, it is believed; whoever breaks the rule later has to show it for four times as long.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import av
 from av.video.stream import VideoStream
@@ -21,38 +21,62 @@ _PICTURES_TO_LEARN = 30
 _CUT_PICTURES_TO_LEARN = 2
 # No picture is as large: more under one timestamp is passed on as it is.
 _LARGEST_BYTES = 32_000_000
-_SIDE_DATA: tuple[Literal["prft", "rtcp_sr"], ...] = ("prft", "rtcp_sr")  # what rtcp.py reads
 
 Packet: TypeAlias = "av.Packet[VideoStream]"
 
 
-class _NalUnit(NamedTuple):
-    """What is asked of a NAL unit's first bytes."""
+class _Begun(NamedTuple):
+    """What begins in a piece, by the first bytes of its NAL units."""
 
-    is_slice: bool
-    begins_picture: bool
+    slices: int
+    is_picture: bool
     is_key: bool
+    is_disposable: bool
 
 
 @dataclass(slots=True)
-class _Unit:
-    """A picture of which some pieces came: the access unit of H.264 and H.265."""
+class Picture:
+    """A picture that came and is not decoded: the access unit of H.264 and H.265.
 
-    first: Packet
-    pieces: list[bytes] = field(default_factory=list)
+    Its pieces are joined only where it is decoded; of most pictures of many cameras, no more is
+    asked than what stands here. `size` is in bytes; the empty one ends a stream.
+    """
+
+    first: Packet  # has the times of the picture, and all of it where there are no pieces
+    pts: int | None
     size: int = 0
-    slices: int = 0
     is_keyframe: bool = False
-    cut: bool = False
-    full: int = 0  # the length of a piece that does not end its NAL unit, at least
-    foretold: int = 0  # the number of pieces at which the rule first saw the end
+    is_disposable: bool = False  # no other picture builds upon it, as far as its codec tells
+    slices: int = 0
+    pieces: list[bytes] = field(default_factory=list)
 
-    def append(self, piece: bytes, nal_units: Sequence[_NalUnit]) -> None:
-        """Another piece, in which these NAL units begin."""
+    @classmethod
+    def whole(cls, packet: Packet, codec: str) -> "Picture":
+        """A picture that came in one packet."""
+        disposable = False
+        if codec == "h264" and packet.size:
+            disposable = _read_h264(bytes(memoryview(packet)[:_BEFORE_SLICES])).is_disposable
+        return cls(packet, packet.pts, packet.size, packet.is_keyframe, disposable)
+
+    def append(self, piece: bytes, begun: _Begun | None) -> None:
+        """Another piece, and what begins in it."""
         self.pieces.append(piece)
         self.size += len(piece)
-        self.slices += sum(nal.is_slice for nal in nal_units)
-        self.is_keyframe = self.is_keyframe or any(nal.is_key for nal in nal_units)
+        if begun is not None:
+            self.is_keyframe = self.is_keyframe or begun.is_key
+            self.is_disposable = begun.is_disposable if not self.slices else self.is_disposable
+            self.slices += begun.slices
+
+    def packet(self) -> Packet:
+        """All of it, for a decoder."""
+        if not self.pieces:
+            return self.first
+        # By its size: of bytes, PyAV 18 makes one without the padding that FFmpeg reads.
+        packet = cast("Packet", av.Packet(self.size))
+        packet.update(b"".join(self.pieces))
+        packet.pts, packet.dts = self.first.pts, self.first.dts
+        packet.time_base, packet.is_keyframe = self.first.time_base, self.is_keyframe
+        return packet
 
 
 class EndOfPicture:
@@ -62,39 +86,51 @@ class EndOfPicture:
         self._longest = 0
         self._slices = 0
         self._held = 0
-        self._cut = 0
+        self._cut_pictures = 0
         self._needed = _PICTURES_TO_LEARN
+        self.begin()
 
     @property
     def holds(self) -> bool:
         """Whether enough pictures of this connection kept it."""
-        return self._held >= self._needed and self._cut >= _CUT_PICTURES_TO_LEARN
+        return self._held >= self._needed and self._cut_pictures >= _CUT_PICTURES_TO_LEARN
 
-    def foresees(self, unit: _Unit, piece: bytes, *, begins: bool) -> bool:
-        """Whether `piece`, which `begins` NAL units or goes on with one, is the last of `unit`."""
-        length = len(piece)
+    def begin(self) -> None:
+        """A picture begins."""
+        self._cut = False
+        self._full = 0  # the length of a piece that does not end its NAL unit, at least
+        self._foretold = 0  # the number of pieces at which the end was first seen
+
+    def foresees(self, picture: Picture, length: int, *, begins: bool) -> bool:
+        """Whether its latest piece, of `length` bytes, is seen for the first time as the last one.
+
+        The piece `begins` NAL units or goes on with one.
+        """
         self._longest = max(self._longest, length)
         if begins:
-            unit.full = self._longest - _HEADERS
+            self._full = self._longest - _HEADERS
         else:
-            unit.cut = True
-        ends = length < unit.full
+            self._cut = True
+        ends = length < self._full
         if not ends:
-            unit.full = length - _HEADERS if begins else length
-        return ends and unit.slices == self._slices
+            self._full = length - _HEADERS if begins else length
+        if self._foretold or not ends or picture.slices != self._slices:
+            return False
+        self._foretold = len(picture.pieces)
+        return True
 
-    def learn(self, unit: _Unit) -> None:
-        """`unit` was whole when the next one began."""
-        if unit.foretold == len(unit.pieces):
+    def learn(self, picture: Picture) -> None:
+        """`picture` was whole when the next one began."""
+        if self._foretold == len(picture.pieces):
             self._held += 1
-            self._cut += unit.cut
-        elif unit.foretold or unit.slices != self._slices:
-            self._held = self._cut = 0
-        self._slices = unit.slices
+            self._cut_pictures += self._cut
+        elif self._foretold or picture.slices != self._slices:
+            self._held = self._cut_pictures = 0
+        self._slices = picture.slices
 
     def was_broken(self) -> None:
         """A picture that was taken for whole went on."""
-        self._held = self._cut = 0
+        self._held = self._cut_pictures = 0
         self._needed *= 4
 
 
@@ -107,89 +143,82 @@ class AccessUnits:
     def __init__(self, codec: str) -> None:
         self._read = {"h264": _read_h264, "hevc": _read_hevc}.get(codec)
         self._rule = EndOfPicture()
-        self._unit: _Unit | None = None
+        self._picture: Picture | None = None
         self._given_early: int | None = None
 
-    def add(self, piece: Packet) -> list[Packet]:
+    def add(self, piece: Packet) -> list[Picture]:
         """The pictures that `piece` completes."""
-        whole, data = [], bytes(piece)
-        nal_units = [self._read(data, at) for at in _nal_units(data)] if self._read else []
-        if self._unit is not None and self._begins_another(self._unit, piece, nal_units):
-            self._rule.learn(self._unit)
-            whole.append(self._taken(self._unit))
-        if self._unit is None:
-            if piece.pts is not None and piece.pts == self._given_early:
+        data, pts = bytes(piece), piece.pts
+        # NAL units hold no start code: a piece that goes on with one begins no other.
+        begun = self._read(data) if self._read and data.startswith(_START) else None
+        whole, picture = [], self._picture
+        if picture is not None and _begins_another(picture, pts, begun):
+            self._rule.learn(picture)
+            whole += self.rest()
+            picture = None
+        if picture is None:
+            if pts is not None and pts == self._given_early:
                 self._rule.was_broken()
-            self._unit = _Unit(piece)
+            picture = self._picture = Picture(piece, pts)
+            self._rule.begin()
         self._given_early = None
-        unit = self._unit
-        unit.append(data, nal_units)
-        foreseen = self._read and self._rule.foresees(unit, data, begins=bool(nal_units))
-        if foreseen and not unit.foretold:
-            unit.foretold = len(unit.pieces)
+        picture.append(data, begun)
+        if self._read and self._rule.foresees(picture, len(data), begins=begun is not None):
             if self._rule.holds:
-                self._given_early = piece.pts
-                whole.append(self._taken(unit))
-        if self._unit is not None and unit.size > _LARGEST_BYTES:
-            whole.append(self._taken(unit))
+                self._given_early = pts
+                whole += self.rest()
+        elif picture.size > _LARGEST_BYTES:
+            whole += self.rest()
         return whole
 
-    @staticmethod
-    def _begins_another(unit: _Unit, piece: Packet, nal_units: Sequence[_NalUnit]) -> bool:
-        """Some cameras give two pictures one timestamp."""
-        begins = unit.slices > 0 and any(nal.begins_picture for nal in nal_units)
-        return begins or piece.pts != unit.first.pts
-
-    def rest(self) -> list[Packet]:
-        """What is left at the end of the stream."""
-        return [] if self._unit is None else [self._taken(self._unit)]
-
-    def _taken(self, unit: _Unit) -> Packet:
-        self._unit = None
-        # By its size: of bytes, PyAV 18 makes one without the padding that FFmpeg reads.
-        packet = cast("Packet", av.Packet(unit.size))
-        packet.update(b"".join(unit.pieces))
-        packet.pts, packet.dts = unit.first.pts, unit.first.dts
-        packet.time_base = unit.first.time_base
-        packet.is_keyframe = unit.is_keyframe
-        for name in _SIDE_DATA:
-            if unit.first.has_sidedata(name):
-                packet.set_sidedata(unit.first.get_sidedata(name))
-        return packet
+    def rest(self) -> list[Picture]:
+        """What is there of a picture, at the end of the stream."""
+        picture, self._picture = self._picture, None
+        return [] if picture is None else [picture]
 
 
-def is_disposable(picture: Packet, codec: str) -> bool:
-    """Whether no other picture builds upon this one, by the header of its first slice.
+def _begins_another(picture: Picture, pts: int | None, begun: _Begun | None) -> bool:
+    """Some cameras give two pictures one timestamp."""
+    begins = begun is not None and begun.is_picture and picture.slices > 0
+    return begins or pts != picture.pts
 
-    In H.264 nal_ref_idc is 0 for all slices of a picture or for none (ITU-T H.264, 7.4.1). H.265
-    tells it for a temporal layer only, in which higher ones may not be interested: False.
+
+def _read_h264(data: bytes) -> _Begun:
+    """By ITU-T H.264, tables 7-1 and 7.3.3; a recovery point is a keyframe as in FFmpeg.
+
+    nal_ref_idc is 0 for all slices of a picture or for none (7.4.1): nothing builds upon it.
     """
-    if codec != "h264":
-        return False
-    head = bytes(memoryview(picture)[:_BEFORE_SLICES])
-    first = next((at for at in _nal_units(head) if _read_h264(head, at).is_slice), None)
-    return first is not None and not head[first] >> 5 & 0x3
+    slices, is_picture, is_key, is_disposable = 0, False, False, False
+    for at in _nal_units(data):
+        kind = data[at] & 0x1F
+        if kind in (1, 5):
+            is_picture = is_picture or data[at + 1 : at + 2] >= b"\x80"  # first_mb_in_slice is 0
+            is_disposable = not data[at] & 0x60
+            slices += 1
+        recovery_point = kind == 6 and data[at + 1 : at + 2] == b"\x06"
+        is_key = is_key or kind == 5 or recovery_point
+    return _Begun(slices, is_picture, is_key, is_disposable)
 
 
-def _read_h264(piece: bytes, at: int) -> _NalUnit:
-    """By ITU-T H.264, tables 7-1 and 7.3.3; a recovery point is a keyframe as in FFmpeg."""
-    kind = piece[at] & 0x1F
-    recovery_point = kind == 6 and piece[at + 1 : at + 2] == b"\x06"
-    first = piece[at + 1 : at + 2] >= b"\x80"  # first_mb_in_slice is 0
-    return _NalUnit(kind in (1, 5), kind in (1, 5) and first, kind == 5 or recovery_point)
+def _read_hevc(data: bytes) -> _Begun:
+    """By ITU-T H.265, tables 7-1 and 7.3.6.1; pictures of random access are keyframes.
+
+    That nothing builds upon a picture is told for a temporal layer only, upon which higher ones
+    may build.
+    """
+    slices, is_picture, is_key = 0, False, False
+    for at in _nal_units(data):
+        kind = data[at] >> 1 & 0x3F
+        if kind < 32:  # first_slice_segment_in_pic_flag
+            is_picture = is_picture or data[at + 2 : at + 3] >= b"\x80"
+            slices += 1
+        is_key = is_key or 16 <= kind <= 23
+    return _Begun(slices, is_picture, is_key, False)
 
 
-def _read_hevc(piece: bytes, at: int) -> _NalUnit:
-    """By ITU-T H.265, tables 7-1 and 7.3.6.1; pictures of random access are keyframes."""
-    kind = piece[at] >> 1 & 0x3F
-    first = piece[at + 2 : at + 3] >= b"\x80"  # first_slice_segment_in_pic_flag
-    return _NalUnit(kind < 32, kind < 32 and first, 16 <= kind <= 23)
-
-
-def _nal_units(piece: bytes) -> list[int]:
-    """Where the NAL units begin of which `piece` has the first byte."""
-    starts, at = [], piece.find(_START)
-    while 0 <= at < len(piece) - len(_START):
-        starts.append(at + len(_START))
-        at = piece.find(_START, at + len(_START))
-    return starts
+def _nal_units(data: bytes) -> Iterator[int]:
+    """Where the NAL units begin of which `data` has the first byte."""
+    at = data.find(_START)
+    while 0 <= at < len(data) - len(_START):
+        yield at + len(_START)
+        at = data.find(_START, at + len(_START))

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streamd.access_units import Packet
+from streamd.access_units import Picture
 from streamd.clock import Backoff, Clock
 from streamd.decoder import DecodedFrame, Decoder
 from streamd.errors import Reason, SourceError
@@ -146,15 +146,15 @@ class Camera:
         frames = 0
         if not feed.info.live:
             self._timeline.restart()
-        for packet in feed.packets():
+        for picture in feed.pictures():
             if self._stop.is_set():
                 raise _Stopped
             now_ns = self._clock.monotonic_ns()
-            if gate.thins and packet.size and self._skips(packet, decoder, gate, now_ns):
+            if gate.thins and picture.size and self._skips(picture, decoder, gate, now_ns):
                 self._writer.count_skipped(now_ns)
                 self._check_stall(feed)
                 continue
-            decoded = decoder.decode(packet)
+            decoded = decoder.decode(picture)
             self._writer.count_decoding(decoded.cpu_ns, decoded.damaged)
             if decoded.keyframe or decoded.frames:
                 self._last_sign_ns = self._clock.monotonic_ns()
@@ -168,18 +168,18 @@ class Camera:
         if not frames:
             raise SourceError(Reason.INVALID_DATA, "holds no frame that can be decoded")
 
-    def _skips(self, packet: Packet, decoder: Decoder, gate: KeyframeGate, now_ns: int) -> bool:
-        """Leaves out `packet` where nobody wants its picture, nor one that builds upon it."""
+    def _skips(self, picture: Picture, decoder: Decoder, gate: KeyframeGate, now_ns: int) -> bool:
+        """Leaves out `picture` where nobody wants it, nor one that builds upon it."""
         wanted = self._wants(now_ns)
-        if not wanted and decoder.is_disposable(packet):
-            decoder.drop(packet)
+        if picture.is_disposable and not wanted:
+            decoder.drop(picture)
             return True
         # Keyframes alone come out of a decoder that reorders only with the next keyframe.
         skips = not decoder.delays and gate.skips(
-            packet.is_keyframe, now_ns / 1e9, media_s=decoder.media_s(packet), wanted=wanted
+            picture.is_keyframe, now_ns / 1e9, media_s=decoder.media_s(picture), wanted=wanted
         )
         if skips:
-            decoder.skip(packet)
+            decoder.skip(picture)
         return skips
 
     def _wants(self, now_ns: int) -> bool:

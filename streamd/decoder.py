@@ -9,7 +9,7 @@ import av.error
 from av.codec.context import Flags
 from av.video.stream import VideoStream
 
-from streamd.access_units import is_disposable
+from streamd.access_units import Picture
 from streamd.clock import Clock
 from streamd.rtcp import SenderReports
 
@@ -83,13 +83,14 @@ class Decoder:
         if self.strict:
             self._context.options = {"err_detect": "explode"}
         self._clock = clock
-        self._reports = SenderReports(rtsp=stream.container.format.name == "rtsp")
+        is_rtsp = stream.container.format.name == "rtsp"
+        self._reports = SenderReports(rtsp=is_rtsp, time_base=stream.time_base)
         self._time_base_s = float(stream.time_base or 0)
         self._start_s = _seconds(stream.start_time, stream.time_base) or 0.0
         self._packets = 0
         # Packets from the first damaged one to the last, until a whole keyframe; None: no damage.
         self._damage: tuple[int, int] | None = None
-        self._skipped: list[av.Packet[VideoStream]] = []
+        self._skipped: list[tuple[Picture, _Origin]] = []
         self._refused = 0
         self._delivers = False
 
@@ -103,32 +104,29 @@ class Decoder:
         """Whether a picture may come out only after a later packet went in."""
         return self._context.has_b_frames
 
-    def is_disposable(self, packet: "av.Packet[VideoStream]") -> bool:
-        """Whether no other picture builds upon that of `packet`."""
-        return is_disposable(packet, self._context.name)
+    def media_s(self, picture: Picture) -> float | None:
+        """When `picture` is shown, in seconds of the stream."""
+        return None if picture.pts is None else picture.pts * self._time_base_s
 
-    def media_s(self, packet: "av.Packet[VideoStream]") -> float | None:
-        """When the picture of `packet` is shown, in seconds of the stream."""
-        return None if packet.pts is None else packet.pts * self._time_base_s
+    def drop(self, picture: Picture) -> None:
+        """Does not decode `picture`, upon which no other builds."""
+        self._origin(picture)
 
-    def drop(self, packet: "av.Packet[VideoStream]") -> None:
-        """Does not decode `packet`, upon which no other picture builds."""
-        self._origin(packet)
-
-    def skip(self, packet: "av.Packet[VideoStream]") -> None:
-        """Does not decode `packet`, unless what follows up to the next keyframe will need it."""
-        self._origin(packet).skipped = True
-        if packet.is_keyframe:
+    def skip(self, picture: Picture) -> None:
+        """Does not decode `picture`, unless what follows up to the next keyframe will need it."""
+        origin = self._origin(picture)
+        origin.skipped = True
+        if picture.is_keyframe:
             self._skipped.clear()
-        self._skipped.append(packet)
+        self._skipped.append((picture, origin))
 
-    def decode(self, packet: "av.Packet[VideoStream]") -> Decoded:
-        """The frames that `packet` completes; the last, empty packet gives the delayed ones."""
-        origin = self._origin(packet)
+    def decode(self, picture: Picture) -> Decoded:
+        """The frames that `picture` completes; the last, empty one gives the delayed ones."""
+        origin = self._origin(picture)
         began = time.thread_time_ns()
-        self._make_up_for_skipped(packet)
+        self._make_up_for_skipped(picture)
         try:
-            images = self._context.decode(packet)
+            images = self._images(picture, origin)
         except av.error.EOFError:
             images = []
         except (av.error.FFmpegError, OSError):
@@ -141,14 +139,20 @@ class Decoder:
         cpu_ns = time.thread_time_ns() - began
         return self._sorted(images, origin, cpu_ns)
 
-    def _make_up_for_skipped(self, packet: "av.Packet[VideoStream]") -> None:
-        """Decodes what was skipped where `packet` builds upon it; nobody sees those pictures."""
+    def _images(self, picture: Picture, origin: _Origin) -> list[av.VideoFrame]:
+        packet = picture.packet()
+        if packet.size:
+            packet.opaque = origin
+        return self._context.decode(packet)
+
+    def _make_up_for_skipped(self, picture: Picture) -> None:
+        """Decodes what was skipped where `picture` builds upon it; nobody sees those pictures."""
         needed, self._skipped = self._skipped, []
-        if packet.is_keyframe:
+        if picture.is_keyframe:
             return
-        for earlier in needed:
+        for earlier, its_origin in needed:
             try:
-                images = self._context.decode(earlier)
+                images = self._images(earlier, its_origin)
             except (av.error.FFmpegError, OSError):
                 self._spoil(self._packets)
                 continue
@@ -159,15 +163,11 @@ class Decoder:
                     is_key = origin.keyframe or image.key_frame
                     self._is_whole(origin.number, is_key, corrupt=image.is_corrupt)
 
-    def _origin(self, packet: "av.Packet[VideoStream]") -> _Origin:
+    def _origin(self, picture: Picture) -> _Origin:
         wall_ns, monotonic_ns = self._clock.time_ns(), self._clock.monotonic_ns()
         self._packets += 1
-        if not packet.size:
-            return _Origin(self._packets, False, wall_ns, monotonic_ns, None)
-        camera_ns = self._reports.capture_ns(packet, monotonic_ns)
-        origin = _Origin(self._packets, packet.is_keyframe, wall_ns, monotonic_ns, camera_ns)
-        packet.opaque = origin
-        return origin
+        camera_ns = self._reports.capture_ns(picture.first, monotonic_ns) if picture.size else None
+        return _Origin(self._packets, picture.is_keyframe, wall_ns, monotonic_ns, camera_ns)
 
     def _sorted(self, images: list[av.VideoFrame], latest: _Origin, cpu_ns: int) -> Decoded:
         frames: list[DecodedFrame] = []

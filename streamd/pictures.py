@@ -80,7 +80,8 @@ def _frames_of(url: str, count: int) -> list[av.VideoFrame]:
     feed = source_for(CameraConfig(id="pictures", url=url)).open()
     try:
         decoder = Decoder(feed.stream, SystemClock())
-        images = (f.image for packet in feed.packets() for f in decoder.decode(packet).frames)
+        decoded = (decoder.decode(picture) for picture in feed.pictures())
+        images = (frame.image for one in decoded for frame in one.frames)
         return _next(images, count) if feed.info.live else _evenly(images, count)
     finally:
         feed.close()

@@ -3,9 +3,7 @@
 import time
 from dataclasses import dataclass
 
-import av
-from av.video.stream import VideoStream
-
+from streamd.access_units import Picture
 from streamd.clock import SystemClock
 from streamd.config import CameraConfig
 from streamd.decoder import Decoder
@@ -69,15 +67,17 @@ class _Watch:
         self._keyframes_s: list[float] = []
         self._offset_s: float | None = None
         self._max_offset_s = max_clock_offset_s
-        self._reports = SenderReports(rtsp=feed.stream.container.format.name == "rtsp")
+        self._time_base = feed.stream.time_base
+        is_rtsp = feed.stream.container.format.name == "rtsp"
+        self._reports = SenderReports(rtsp=is_rtsp, time_base=self._time_base)
         self._first_s = self._last_s = 0.0
 
     def read(self, until_s: float) -> None:
         """Reads until the monotonic time `until_s` or the end."""
         try:
-            for packet in self._feed.packets():
-                self._note_packet(packet)
-                decoded = self._decoder.decode(packet)
+            for picture in self._feed.pictures():
+                self._note(picture)
+                decoded = self._decoder.decode(picture)
                 self._damaged += decoded.damaged
                 for frame in decoded.frames:
                     self._size = display_size(frame.image)
@@ -91,10 +91,10 @@ class _Watch:
             if not self._frames:
                 raise
 
-    def _note_packet(self, packet: "av.Packet[VideoStream]") -> None:
-        if packet.is_keyframe and packet.pts is not None and packet.time_base:
-            self._keyframes_s.append(float(packet.pts * packet.time_base))
-        camera_ns = self._reports.capture_ns(packet, time.monotonic_ns())
+    def _note(self, picture: Picture) -> None:
+        if picture.is_keyframe and picture.pts is not None and self._time_base:
+            self._keyframes_s.append(float(picture.pts * self._time_base))
+        camera_ns = self._reports.capture_ns(picture.first, time.monotonic_ns())
         if self._offset_s is None and camera_ns is not None:
             self._offset_s = camera_ns / 1e9 - time.time()
 

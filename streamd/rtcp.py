@@ -1,6 +1,7 @@
 """The camera's own clock, as its RTCP sender reports (RFC 3550) tell it."""
 
 import struct
+from fractions import Fraction
 
 import av
 from av.video.stream import VideoStream
@@ -20,10 +21,11 @@ def camera_clock_ns(packet: "av.Packet[VideoStream]") -> int | None:
 
     FFmpeg reckons it from the last report and the RTP timestamp, which may jump meanwhile.
     """
-    if not packet.has_sidedata("prft"):
+    reference = packet.get_sidedata("prft")
+    if not reference:
         return None
     # AVProducerReferenceTime: microseconds since the epoch come first, in native byte order.
-    return int(struct.unpack_from("=q", bytes(packet.get_sidedata("prft")))[0]) * 1000
+    return int(struct.unpack_from("=q", reference)[0]) * 1000
 
 
 class SenderReports:
@@ -31,11 +33,14 @@ class SenderReports:
 
     Between two reports a time is an RTP timestamp's distance from the last one. RTP timestamps
     that jump are noticed against CLOCK_MONOTONIC, and nothing is believed until the next report.
-    Only what comes by RTSP has reports (`rtsp`); other formats attach times of other origin.
+    Only what comes by RTSP has reports; other formats attach times of other origin. `time_base` is
+    the unit of the packets' timestamps in seconds.
     """
 
-    def __init__(self, *, rtsp: bool) -> None:
+    def __init__(self, *, rtsp: bool, time_base: Fraction | None) -> None:
         self._rtsp = rtsp
+        # In whole numbers: products of fractions take microseconds.
+        self._tick = (time_base or Fraction(0)).as_integer_ratio()
         self._reported_ns: int | None = None
         self._lead_ns: int | None = None
         self._last: tuple[int, int] | None = None  # the camera's clock and the pts, nanoseconds
@@ -52,9 +57,9 @@ class SenderReports:
         if packet.has_sidedata("rtcp_sr"):
             self._reported_ns = monotonic_ns
         pts_ns = None
-        if packet.pts is not None:  # in whole numbers: products of fractions take microseconds
-            unit = packet.time_base
-            pts_ns = packet.pts * 10**9 * unit.numerator // unit.denominator
+        if packet.pts is not None:
+            numerator, denominator = self._tick
+            pts_ns = packet.pts * 10**9 * numerator // denominator
         self._follow(camera_ns, monotonic_ns, pts_ns, attached=self._reported_ns == monotonic_ns)
         # FFmpeg attaches no report to JPEG packets, so there nothing tells how old it is.
         age_ns = 0 if self._reported_ns is None else monotonic_ns - self._reported_ns

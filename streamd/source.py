@@ -15,7 +15,7 @@ import av.error
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from streamd.access_units import AccessUnits
+from streamd.access_units import AccessUnits, Packet, Picture
 from streamd.allocation import bound_allocations
 from streamd.config import CameraConfig, mask_url
 from streamd.config.secrets import mask_text
@@ -61,8 +61,8 @@ class Feed(Protocol):
         """The video stream, whose codec context decodes."""
         ...
 
-    def packets(self) -> Iterator["av.Packet[VideoStream]"]:
-        """The packets of the stream to its end. Raises SourceError where it breaks off."""
+    def pictures(self) -> Iterator[Picture]:
+        """The pictures of the stream to its end. Raises SourceError where it breaks off."""
         ...
 
     def close(self) -> None:
@@ -201,16 +201,20 @@ class ContainerFeed:
         )
         return cls(container, stream, info, camera.stall_timeout_s)
 
-    def packets(self) -> Iterator["av.Packet[VideoStream]"]:
-        """See Feed. Ends with the empty packet that makes a decoder give out its last frames."""
-        if self.container.format.name != "rtsp" or self.info.codec in _WHOLE_IN_RTP:
-            yield from self._demuxed()
+    def pictures(self) -> Iterator[Picture]:
+        """See Feed. Ends with the empty one that makes a decoder give out its last frames."""
+        codec = self.info.codec
+        if self.container.format.name != "rtsp" or codec in _WHOLE_IN_RTP:
+            yield from (Picture.whole(packet, codec) for packet in self._demuxed())
             return
-        units = AccessUnits(self.info.codec)
+        units = AccessUnits(codec)
         for piece in self._demuxed():
-            yield from units.add(piece) if piece.size else (*units.rest(), piece)
+            if piece.size:
+                yield from units.add(piece)
+            else:
+                yield from (*units.rest(), Picture.whole(piece, codec))
 
-    def _demuxed(self) -> Iterator["av.Packet[VideoStream]"]:
+    def _demuxed(self) -> Iterator[Packet]:
         demuxed = self.container.demux(self.stream)
         while True:
             began_s = time.monotonic()

@@ -36,8 +36,8 @@ def read(url: str, timeout_s: float) -> dict[str, Any]:
         feed = source_for(camera).open()
         try:
             decoder = Decoder(feed.stream, SystemClock())
-            for packet in feed.packets():
-                decoded = decoder.decode(packet)
+            for picture in feed.pictures():
+                decoded = decoder.decode(picture)
                 damaged += decoded.damaged
                 for frame in decoded.frames:
                     sizes.add(display_size(frame.image))

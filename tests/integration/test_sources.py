@@ -127,7 +127,7 @@ def test_a_picture_is_there_before_the_next_one_is_sent(
     mount.on_frame = lambda picture, _: sent.append(picture)
     feed = source_for(CameraConfig(id="gate", url=mount.url)).open()
     newer = []
-    for number, _ in enumerate(feed.packets()):
+    for number, _ in enumerate(feed.pictures()):
         newer.append(len(sent) - 1 > number)
         if len(newer) == 100:
             break
@@ -188,7 +188,7 @@ def first_picture(clip: Clip, path: Literal["cpu", "cuda"]) -> NDArray[np.uint8]
     feed = source_for(CameraConfig(id="clip", url=str(clip.path)), accelerator).open()
     try:
         decoder = Decoder(feed.stream, SystemClock())
-        frames = (f.image for packet in feed.packets() for f in decoder.decode(packet).frames)
+        frames = (f.image for picture in feed.pictures() for f in decoder.decode(picture).frames)
         image = next(frames)
         assert accelerator.path_of(feed.stream, image) == path
         return FastScaler().scale(image, Letterbox.fit(640, 360, InputShape(180, 320)))

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streamd.access_units import AccessUnits, Packet, is_disposable
+from streamd.access_units import AccessUnits, Packet, Picture
 from streamd.clock import SystemClock
 from streamd.decoder import Decoder
 from streamd.demo.clips import write_clip
@@ -64,13 +64,17 @@ def picture(*sizes: int, key: bool = False) -> list[bytes]:
     return [*head, *slices]
 
 
-def fed(units: AccessUnits, stream: Sequence[Piece]) -> Iterator[tuple[int, Packet]]:
-    """The packets, each with the number of the piece that completed it."""
+def fed(units: AccessUnits, stream: Sequence[Piece]) -> Iterator[tuple[int, Picture]]:
+    """The pictures, each with the number of the piece that completed it."""
     for number, piece in enumerate(stream):
-        for packet in units.add(piece.packet()):
-            yield number, packet
-    for packet in units.rest():
-        yield len(stream), packet
+        for given_picture in units.add(piece.packet()):
+            yield number, given_picture
+    for given_picture in units.rest():
+        yield len(stream), given_picture
+
+
+def joined(units: AccessUnits, stream: Sequence[Piece]) -> list[Packet]:
+    return [one.packet() for _, one in fed(units, stream)]
 
 
 def stream_of(pictures: Sequence[Sequence[bytes]]) -> list[Piece]:
@@ -87,7 +91,7 @@ STEADY = [picture(5000 if at % 10 == 0 else 2000, key=at % 10 == 0) for at in ra
 def test_once_the_rule_has_shown_itself_pictures_are_given_with_their_last_piece() -> None:
     stream = stream_of(STEADY)
     lasts = [i for i, (a, b) in enumerate(itertools.pairwise(stream)) if a.pts != b.pts]
-    given_at = {packet.pts: number for number, packet in fed(AccessUnits("h264"), stream)}
+    given_at = {one.pts: number for number, one in fed(AccessUnits("h264"), stream)}
     late = [given_at[stream[last].pts] - last for last in lasts]
     assert late[:30] == [1] * 30
     assert late[32:] == [0] * len(late[32:])
@@ -107,7 +111,17 @@ def test_once_the_rule_has_shown_itself_pictures_are_given_with_their_last_piece
 def test_a_picture_upon_which_none_builds_is_known_by_its_first_slice(
     nals: list[bytes], codec: str, disposable: bool
 ) -> None:
-    assert is_disposable(Piece(annex_b(nals), 0).packet(), codec) is disposable
+    assert Picture.whole(Piece(annex_b(nals), 0).packet(), codec).is_disposable is disposable
+
+
+def test_of_a_picture_in_pieces_its_first_slice_tells_that_none_builds_upon_it() -> None:
+    alone = [SEI + bytes([4, 1, 2]), b"\x01\x9a" + b"\x9a" * 3000, b"\x01\x1a"]
+    stream = stream_of([picture(900, key=True), alone, picture(900, 900)])
+    assert [one.is_disposable for _, one in fed(AccessUnits("h264"), stream)] == [
+        False,
+        True,
+        False,
+    ]
 
 
 sizes = st.integers(2, 6000)
@@ -125,21 +139,20 @@ def test_pictures_of_whatever_slices_are_joined_as_they_were_until_the_rule_is_b
     before = STEADY if learned else []
     after = [[*picture(*sizes), *[b"\x0c\xff"] * trailing] for sizes in slices]
     pictures = [*before, *after]
-    packets = [packet for _, packet in fed(AccessUnits("h264"), stream_of(pictures))]
-    joined: dict[int, list[bytes]] = {}
-    for packet in packets:
+    parts_of: dict[int, list[bytes]] = {}
+    for packet in joined(AccessUnits("h264"), stream_of(pictures)):
         assert packet.pts is not None
-        joined.setdefault(packet.pts, []).append(bytes(packet))
-    assert list(joined) == [3600 * at for at in range(len(pictures))]
-    assert [b"".join(parts) for parts in joined.values()] == [annex_b(nals) for nals in pictures]
+        parts_of.setdefault(packet.pts, []).append(bytes(packet))
+    assert list(parts_of) == [3600 * at for at in range(len(pictures))]
+    assert [b"".join(parts) for parts in parts_of.values()] == [annex_b(nals) for nals in pictures]
     # One that is taken for whole and goes on is the last for long: 120 pictures are to be seen.
-    assert sum(len(parts) - 1 for parts in joined.values()) <= (1 if learned else 0)
+    assert sum(len(parts) - 1 for parts in parts_of.values()) <= (1 if learned else 0)
 
 
 def test_a_camera_that_breaks_the_rule_has_to_show_it_for_longer() -> None:
     units = AccessUnits("h264")
     stream = stream_of([*STEADY, picture(2000, 2000), *STEADY, *STEADY, *STEADY])
-    given_at = [(number, packet.pts) for number, packet in fed(units, stream)]
+    given_at = [(number, one.pts) for number, one in fed(units, stream)]
     halves = [number for number, pts in given_at if pts == 60 * 3600]
     assert len(halves) == 2
     early = [pts for number, pts in given_at if number < len(stream) and stream[number].pts == pts]
@@ -149,7 +162,7 @@ def test_a_camera_that_breaks_the_rule_has_to_show_it_for_longer() -> None:
 
 def test_two_pictures_of_one_timestamp_are_two() -> None:
     stream = [piece for at in range(80) for piece in pieces(STEADY[at % 60], at // 2)]
-    packets = [bytes(packet) for _, packet in fed(AccessUnits("h264"), stream)]
+    packets = [bytes(packet) for packet in joined(AccessUnits("h264"), stream)]
     heads = [SPS + bytes(10)]  # comes with the picture before where that has the same time
     assert b"".join(packets) == b"".join(annex_b(STEADY[at % 60]) for at in range(80))
     assert sum(packet != annex_b(heads) for packet in packets) == 80
@@ -157,22 +170,20 @@ def test_two_pictures_of_one_timestamp_are_two() -> None:
 
 def test_what_no_picture_can_be_is_not_gathered_for_ever() -> None:
     endless = [Piece(START + SLICE + bytes(1_000_000), 7) for _ in range(100)]
-    given_sizes = [packet.size for _, packet in fed(AccessUnits("h264"), endless)]
+    given_sizes = [packet.size for packet in joined(AccessUnits("h264"), endless)]
     assert max(given_sizes) < 34_000_000
     assert sum(given_sizes) == sum(len(piece.data) for piece in endless)
 
 
 def test_of_another_codec_a_new_timestamp_tells_the_end() -> None:
     stream = [Piece(bytes(size), at) for at in range(50) for size in (1398, 1398, 20)]
-    given_at = [
-        (number, packet.pts, packet.size) for number, packet in fed(AccessUnits("mpeg4"), stream)
-    ]
+    given_at = [(number, one.pts, one.size) for number, one in fed(AccessUnits("mpeg4"), stream)]
     assert given_at == [(3 * at + 3, at, 2816) for at in range(50)]
 
 
 def test_a_recovery_point_is_a_keyframe() -> None:
     stream = stream_of([[SEI + b"\x06\x01\xc4\x80", *picture(900)], picture(900), picture(10)])
-    keys = [packet.is_keyframe for _, packet in fed(AccessUnits("h264"), stream)]
+    keys = [packet.is_keyframe for packet in joined(AccessUnits("h264"), stream)]
     assert keys == [True, False, False]
 
 
@@ -193,7 +204,7 @@ def decoded(clip: Clip, packets: Sequence[Packet]) -> tuple[list[Image], int]:
         stream = container.streams.video[0]
         decoder = Decoder(stream, SystemClock())
         for packet in packets:
-            found = decoder.decode(packet)
+            found = decoder.decode(Picture.whole(packet, clip.codec))
             images += [_image(frame.image) for frame in found.frames]
             damaged += found.damaged
     return images, damaged
@@ -221,7 +232,7 @@ def test_real_pictures_are_decoded_as_those_of_the_file_and_have_its_keyframes(
 ) -> None:
     clip = Clip.open(clips[codec])
     stream = [piece for unit in units_of(clip, header) for piece in unit]
-    packets = [packet for _, packet in fed(AccessUnits(codec), stream)]
+    packets = joined(AccessUnits(codec), stream)
     assert [packet.is_keyframe for packet in packets] == [unit.keyframe for unit in clip.units]
     images, damaged = decoded(clip, packets)
     expected = expected_of(clips[codec])
@@ -239,14 +250,15 @@ def test_pictures_of_mpeg4_part_2_are_decoded_as_those_of_their_encoder(tmp_path
             frame = av.VideoFrame.from_ndarray(scene.frame(at)[0], format="rgb24")
             container.mux(encoder.encode(frame))
         container.mux(encoder.encode())
-    units, joined = AccessUnits("mpeg4"), []
+    units, given_pictures = AccessUnits("mpeg4"), []
     with av.open(str(path)) as container:
         decoder = container.streams.video[0].codec_context
         for number, packet in enumerate(container.demux(video=0)):
             data = bytes(packet)
             for at in range(0, len(data), MTU):
-                joined += units.add(Piece(data[at : at + MTU], number * 3600).packet())
-        frames = [frame for packet in [*joined, *units.rest()] for frame in decoder.decode(packet)]
+                given_pictures += units.add(Piece(data[at : at + MTU], number * 3600).packet())
+        given_pictures += units.rest()
+        frames = [frame for one in given_pictures for frame in decoder.decode(one.packet())]
         frames += decoder.decode(None)
     assert not any(frame.is_corrupt for frame in frames)
     expected = expected_of(path)
@@ -264,7 +276,7 @@ def test_a_picture_that_goes_on_is_damage_up_to_the_next_keyframe(
     odd = next(at for at in range(60, 75) if all(len(piece.data) < 1000 for piece in units[at]))
     whole = units[odd].pop()
     units[odd] += [Piece(whole.data[:100], whole.pts), Piece(whole.data[100:], whole.pts)]
-    packets = [packet for _, packet in fed(AccessUnits(codec), [p for u in units for p in u])]
+    packets = joined(AccessUnits(codec), [piece for unit in units for piece in unit])
     assert len(packets) == len(units) + 1
     images, damaged = decoded(clip, packets)
     expected = expected_of(clips[codec])

@@ -11,6 +11,7 @@ import pytest
 from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
+from streamd.access_units import Packet, Picture
 from streamd.camera import Camera, CameraPlan
 from streamd.clock import Backoff
 from streamd.decoder import DecodedFrame
@@ -72,7 +73,10 @@ class FakeFeed:
     def stream(self) -> VideoStream:
         return self._container.streams.video[0]
 
-    def packets(self) -> Iterator["av.Packet[VideoStream]"]:
+    def pictures(self) -> Iterator[Picture]:
+        yield from (Picture.whole(packet, "h264") for packet in self._packets())
+
+    def _packets(self) -> Iterator[Packet]:
         for number, packet in enumerate(self._container.demux(self.stream)):
             if number == self.packets_left:
                 return
@@ -85,13 +89,11 @@ class FakeFeed:
             else:
                 yield packet
 
-    def _instead_of(
-        self, packet: "av.Packet[VideoStream]", data: bytes
-    ) -> "av.Packet[VideoStream]":
+    def _instead_of(self, packet: Packet, data: bytes) -> Packet:
         other = av.Packet(data)
         other.stream, other.pts, other.dts = self.stream, packet.pts, packet.dts
         other.is_keyframe = self.cut and packet.is_keyframe
-        return cast("av.Packet[VideoStream]", other)
+        return cast("Packet", other)
 
     def close(self) -> None:
         self.closed = True

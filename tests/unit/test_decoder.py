@@ -11,6 +11,7 @@ from av.bitstream import BitStreamFilterContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from streamd.access_units import Packet, Picture
 from streamd.decoder import Decoded, DecodedFrame, Decoder
 
 from .fakes import FakeClock
@@ -59,12 +60,16 @@ def write_noise(path: Path, name: str) -> Path:
     return path
 
 
-def cut(packet: "av.Packet[VideoStream]") -> "av.Packet[VideoStream]":
+def cut(packet: Packet) -> Packet:
     """`packet` without its second half, as when the network lost it."""
     damaged = av.Packet(bytes(packet)[: packet.size // 2])
     damaged.stream, damaged.pts, damaged.dts = packet.stream, packet.pts, packet.dts
     damaged.time_base, damaged.is_keyframe = packet.time_base, packet.is_keyframe
-    return cast("av.Packet[VideoStream]", damaged)
+    return cast("Packet", damaged)
+
+
+def whole(packet: Packet) -> Picture:
+    return Picture.whole(packet, "h264")
 
 
 def decoded(path: Path, *, damage: tuple[int, ...] = (), strict: bool = True) -> Iterator[Decoded]:
@@ -73,7 +78,7 @@ def decoded(path: Path, *, damage: tuple[int, ...] = (), strict: bool = True) ->
         stream = container.streams.video[0]
         decoder = Decoder(stream, FakeClock(), strict=strict)
         for number, packet in enumerate(container.demux(stream)):
-            yield decoder.decode(cut(packet) if number in damage else packet)
+            yield decoder.decode(whole(cut(packet) if number in damage else packet))
 
 
 def frames_of(results: Iterator[Decoded]) -> tuple[list[DecodedFrame], int]:
@@ -93,13 +98,13 @@ def test_what_is_whole_comes_out_whole(clips: dict[str, Path], codec: str) -> No
 def test_damage_spoils_all_that_follows_it_up_to_the_next_keyframe(
     clips: dict[str, Path], codec: str
 ) -> None:
-    whole, _ = frames_of(decoded(clips[codec]))
+    undamaged, _ = frames_of(decoded(clips[codec]))
     frames, damaged = frames_of(decoded(clips[codec], damage=(GROUP + 3,)))
     expected = [n for n in range(FRAMES) if not GROUP + 3 <= n < 2 * GROUP]
     assert [round(10 * (frame.pts_s or 0)) for frame in frames] == expected
     assert damaged == FRAMES - len(expected)
     for number, frame in zip(expected, frames, strict=True):
-        assert np.array_equal(frame.image.to_ndarray(), whole[number].image.to_ndarray())
+        assert np.array_equal(frame.image.to_ndarray(), undamaged[number].image.to_ndarray())
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
@@ -135,7 +140,7 @@ def test_frames_that_were_reordered_keep_the_arrival_of_their_own_packet(
             # As FFmpeg's RTSP demuxer does it with the first packet.
             if packet.is_keyframe and packet.pts == 0:
                 packet.pts = None
-            frames += decoder.decode(packet).frames
+            frames += decoder.decode(whole(packet)).frames
     assert [frame.arrival_ns for frame in frames] == [came_ns[n] for n in range(FRAMES)]
     assert list(came_ns) != sorted(came_ns), "the clip has no reordering"
 
@@ -155,22 +160,22 @@ def test_what_was_skipped_is_made_up_for_where_it_is_needed(
 ) -> None:
     with av.open(str(clips[codec])) as container:
         stream = container.streams.video[0]
-        whole = [frame.to_ndarray() for frame in container.decode(stream)]
+        expected = [frame.to_ndarray() for frame in container.decode(stream)]
     found: dict[float | None, NDArray[Any]] = {}
     with av.open(str(clips[codec])) as container:
         stream = container.streams.video[0]
         decoder = Decoder(stream, FakeClock())
         for number, packet in enumerate(container.demux(stream)):
             if packet.size and number not in needed:
-                decoder.skip(packet)
+                decoder.skip(whole(packet))
                 continue
-            for frame in decoder.decode(packet).frames:
+            for frame in decoder.decode(whole(packet)).frames:
                 found[frame.pts_s] = frame.image.to_ndarray()
     assert not decoder.delays
     assert list(found) == pytest.approx([number / 10 for number in needed])
     for pts_s, image in found.items():
         assert pts_s is not None
-        assert np.array_equal(image, whole[round(10 * pts_s)])
+        assert np.array_equal(image, expected[round(10 * pts_s)])
 
 
 def test_pictures_upon_which_none_builds_are_left_out_and_the_others_are_what_they_were(
@@ -178,7 +183,7 @@ def test_pictures_upon_which_none_builds_are_left_out_and_the_others_are_what_th
 ) -> None:
     with av.open(str(clips["reordered"])) as container:
         stream = container.streams.video[0]
-        whole = [frame.to_ndarray() for frame in container.decode(stream)]
+        expected = [frame.to_ndarray() for frame in container.decode(stream)]
     found: dict[int, NDArray[Any]] = {}
     skipped: set[int] = set()
     with av.open(str(clips["reordered"])) as container:
@@ -187,15 +192,16 @@ def test_pictures_upon_which_none_builds_are_left_out_and_the_others_are_what_th
         as_cameras_send = BitStreamFilterContext("h264_mp4toannexb", stream)
         for demuxed in container.demux(stream):
             (packet,) = as_cameras_send.filter(demuxed) if demuxed.size else (demuxed,)
-            if decoder.is_disposable(packet):
-                decoder.drop(packet)
-                skipped.add(round(10 * (decoder.media_s(packet) or 0)))
+            picture = whole(packet)
+            if picture.is_disposable:
+                decoder.drop(picture)
+                skipped.add(round(10 * (decoder.media_s(picture) or 0)))
             else:
-                for frame in decoder.decode(packet).frames:
+                for frame in decoder.decode(picture).frames:
                     found[round(10 * (frame.pts_s or 0))] = frame.image.to_ndarray()
     assert len(skipped) > FRAMES / 3
     assert set(found) == set(range(FRAMES)) - skipped
-    assert all(np.array_equal(image, whole[number]) for number, image in found.items())
+    assert all(np.array_equal(image, expected[number]) for number, image in found.items())
 
 
 def test_a_decoder_that_reorders_says_so(clips: dict[str, Path]) -> None:
@@ -203,5 +209,5 @@ def test_a_decoder_that_reorders_says_so(clips: dict[str, Path]) -> None:
         stream = container.streams.video[0]
         decoder = Decoder(stream, FakeClock())
         for packet in container.demux(stream):
-            decoder.decode(packet)
+            decoder.decode(whole(packet))
         assert decoder.delays

@@ -19,14 +19,15 @@ class FakePacket:
     camera_s: float | None
     report: bool = False
     pts: int | None = None
-    time_base: Fraction = Fraction(1, 90_000)
 
     def has_sidedata(self, kind: str) -> bool:
-        return self.report if kind == "rtcp_sr" else self.camera_s is not None
+        assert kind == "rtcp_sr"
+        return self.report
 
     def get_sidedata(self, kind: str) -> bytes:
         assert kind == "prft"
-        assert self.camera_s is not None
+        if self.camera_s is None:
+            return b""
         return struct.pack("=qi", (EPOCH_NS + round(self.camera_s * 1e9)) // 1000, 24)
 
 
@@ -34,7 +35,7 @@ class Connection:
     """Packets that come at `at_s` of CLOCK_MONOTONIC."""
 
     def __init__(self, *, rtsp: bool = True) -> None:
-        self._reports = SenderReports(rtsp=rtsp)
+        self._reports = SenderReports(rtsp=rtsp, time_base=Fraction(1, 90_000))
         self._zero_s = 0.0
 
     def believed_s(
