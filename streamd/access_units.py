@@ -135,7 +135,7 @@ class EndOfPicture:
 
 
 class AccessUnits:
-    """Joins the pieces of one connection, in their order; see the module.
+    """Gathers the pieces of one connection, in their order; see the module.
 
     Of codecs other than H.264 and H.265 only a new timestamp tells that a picture was whole.
     """
