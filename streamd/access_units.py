@@ -163,10 +163,11 @@ class AccessUnits:
             self._rule.begin()
         self._given_early = None
         picture.append(data, begun)
-        if self._read and self._rule.foresees(picture, len(data), begins=begun is not None):
-            if self._rule.holds:
-                self._given_early = pts
-                whole += self.rest()
+        begins = begun is not None
+        foreseen = self._read is not None and self._rule.foresees(picture, len(data), begins=begins)
+        if foreseen and self._rule.holds:
+            self._given_early = pts
+            whole += self.rest()
         elif picture.size > _LARGEST_BYTES:
             whole += self.rest()
         return whole

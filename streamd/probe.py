@@ -3,14 +3,12 @@
 import time
 from dataclasses import dataclass
 
-from streamd.access_units import Picture
 from streamd.clock import SystemClock
 from streamd.config import CameraConfig
-from streamd.decoder import Decoder
+from streamd.decoder import DecodedFrame, Decoder
 from streamd.errors import SourceError
 from streamd.hwaccel import Accelerator, DecodePath
 from streamd.letterbox import display_size
-from streamd.rtcp import SenderReports
 from streamd.source import Feed, source_for
 
 
@@ -67,36 +65,33 @@ class _Watch:
         self._keyframes_s: list[float] = []
         self._offset_s: float | None = None
         self._max_offset_s = max_clock_offset_s
-        self._time_base = feed.stream.time_base
-        is_rtsp = feed.stream.container.format.name == "rtsp"
-        self._reports = SenderReports(rtsp=is_rtsp, time_base=self._time_base)
         self._first_s = self._last_s = 0.0
 
     def read(self, until_s: float) -> None:
         """Reads until the monotonic time `until_s` or the end."""
         try:
             for picture in self._feed.pictures():
-                self._note(picture)
+                media_s = self._decoder.media_s(picture)
+                if picture.is_keyframe and media_s is not None:
+                    self._keyframes_s.append(media_s)
                 decoded = self._decoder.decode(picture)
                 self._damaged += decoded.damaged
                 for frame in decoded.frames:
-                    self._size = display_size(frame.image)
-                    self._path = self._accelerator.path_of(self._feed.stream, frame.image)
-                    self._last_s = time.monotonic()
-                    self._first_s = self._first_s or self._last_s
-                    self._frames += 1
+                    self._note(frame)
                 if time.monotonic() >= until_s:
                     return
         except SourceError:
             if not self._frames:
                 raise
 
-    def _note(self, picture: Picture) -> None:
-        if picture.is_keyframe and picture.pts is not None and self._time_base:
-            self._keyframes_s.append(float(picture.pts * self._time_base))
-        camera_ns = self._reports.capture_ns(picture.first, time.monotonic_ns())
-        if self._offset_s is None and camera_ns is not None:
-            self._offset_s = camera_ns / 1e9 - time.time()
+    def _note(self, frame: DecodedFrame) -> None:
+        self._size = display_size(frame.image)
+        self._path = self._accelerator.path_of(self._feed.stream, frame.image)
+        self._last_s = time.monotonic()
+        self._first_s = self._first_s or self._last_s
+        self._frames += 1
+        if self._offset_s is None and frame.camera_ns is not None:
+            self._offset_s = (frame.camera_ns - frame.arrival_wall_ns) / 1e9
 
     def _clock(self) -> str:
         if not self._feed.info.live:
