@@ -44,7 +44,7 @@ def test_probe_tells_what_a_camera_is(rtsp_server: RtspServer, clip: Clip) -> No
     mount.catch_up = True  # what is late keeps its time, as a camera's would
     sent_s: list[float] = []
     mount.on_frame = lambda *_: sent_s.append(time.monotonic())
-    code, out, _ = streamd("probe", mount.url, "--json", "--seconds", "3", "--decode", "cpu")
+    code, out, _ = streamd("probe", mount.url, "--json", "--seconds", "6", "--decode", "cpu")
     assert code == 0
     seen = json.loads(out)
     assert (seen["codec"], seen["width"], seen["height"]) == ("h264", clip.width, clip.height)
