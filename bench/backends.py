@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from streamd.config import ModelConfig
 from streamd.engine_loader import LoadedEngine, load_engine
-from streamd.engines import ModelInfo, Runner, inspect_model, installed_backends, runner_count
+from streamd.engines import ModelInfo, Runner, installed_backends, runner_count
+from streamd.engines.model_file import inspect_model
 from streamd.errors import EngineError
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")

@@ -27,7 +27,8 @@ import redis
 from streamd.config import ModelConfig
 from streamd.demo.clips import write_clip
 from streamd.engine_loader import load_engine
-from streamd.engines import Runner, inspect_model, runner_count
+from streamd.engines import Runner, runner_count
+from streamd.engines.model_file import inspect_model
 from streamd.letterbox import Letterbox
 from streamd.scenes import Scene
 from streamd.scrape import FRAMES, Samples, quantile_s, scrape, stage_ms

@@ -25,7 +25,7 @@ from bench.limit import read_on_all_cores
 from bench.live import events_of, live_daemon
 from streamd.config import ModelConfig
 from streamd.demo.clips import write_clip
-from streamd.engines import inspect_model
+from streamd.engines.model_file import inspect_model
 from streamd.events import Event
 from streamd.letterbox import Letterbox
 from streamd.scenes import Scene

@@ -28,7 +28,7 @@ from streamd.access_units import Picture
 from streamd.clock import SystemClock
 from streamd.config import ModelConfig
 from streamd.decoder import Decoder
-from streamd.engines import inspect_model
+from streamd.engines.model_file import inspect_model
 from streamd.letterbox import FastScaler, Letterbox
 from streamd.slots import InputShape
 from streamd.testing.redis_server import RedisServer

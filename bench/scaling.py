@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from streamd.agreement import Agreement, agreement
 from streamd.config import ModelConfig
-from streamd.detections import Detection, Detector
+from streamd.detections import Detection
 from streamd.engine_loader import load_engine
-from streamd.engines import inspect_model
+from streamd.engines.model_file import inspect_model
 from streamd.letterbox import (
     FastScaler,
     Letterbox,
@@ -34,6 +34,7 @@ from streamd.letterbox import (
     source_colorspace,
 )
 from streamd.letterbox_exact import ExactScaler
+from streamd.postprocess import Detector
 from streamd.slots import InputShape
 
 _SIZES = (480, 270), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160)

@@ -8,21 +8,14 @@ from typing import Any
 import onnx
 
 from streamd.child import Tell
-from streamd.config import ModelConfig, mask_url
-from streamd.engines.cache import EngineCache, EngineKey, Entry, file_sha256, new_manifest
-from streamd.engines.contract import (
-    CANDIDATES,
-    Backend,
-    Built,
-    EngineOrder,
-    ModelInfo,
-    Platform,
-    batch_ladder,
-)
+from streamd.config import ModelConfig
+from streamd.engine_order import find_whole, order_for
+from streamd.engines.cache import EngineCache, EngineKey, Entry, new_manifest
+from streamd.engines.contract import Backend, BuildOrder, Built, EngineOrder, ModelInfo
 from streamd.engines.engine_file import is_engine_file
 from streamd.engines.onnx_batch import with_free_batch
-from streamd.engines.onnx_contract import CONTRACT_VERSION, with_contract
-from streamd.engines.onnx_model import find_model, read_model
+from streamd.engines.onnx_contract import with_contract
+from streamd.engines.onnx_model import read_model
 from streamd.engines.precision import to_half, to_int8
 from streamd.errors import EngineError
 from streamd.pictures import Pictures, sampled, scenes
@@ -30,38 +23,17 @@ from streamd.proof import Proof, bar_for, prove
 from streamd.slots import InputShape
 
 
-def order_for(
+def build_order_for(
     model: ModelInfo, config: ModelConfig, shapes: tuple[InputShape, ...] | None = None
-) -> EngineOrder:
-    """What `config` asks of a backend: `model` at `shapes`, all of its own by default."""
-    return EngineOrder(
-        model=model,
-        shapes=shapes or model.shapes,
-        ladder=model.ladder or batch_ladder(config.batch_size),
-        precision=config.precision,
-        graph=_Graphs(model, config),
-    )
-
-
-def key_of(order: EngineOrder, config: ModelConfig, backend: str, platform: Platform) -> EngineKey:
-    """What an engine of `order` is found by."""
-    calibrated = config.precision == "int8"
-    frames = f" calibrated with {mask_url(config.calibrate or '')}" if calibrated else ""
-    return EngineKey(
-        model=order.model.name,
-        sha256=file_sha256(find_model(order.model.path)),
-        backend=backend,
-        version=platform.version,
-        device=platform.device,
-        precision=f"{config.precision}{frames}",
-        shapes=" ".join(str(shape) for shape in order.shapes),
-        ladder=" ".join(str(size) for size in order.ladder),
-        graph=f"{CONTRACT_VERSION}/{CANDIDATES}",
-    )
+) -> BuildOrder:
+    """What `order_for` gives, with the graph to build it from."""
+    order = order_for(model, config, shapes)
+    graph = _Graphs(model, config)
+    return BuildOrder(order.model, order.shapes, order.ladder, order.precision, graph)
 
 
 def build(
-    order: EngineOrder, config: ModelConfig, key: EngineKey, backend: Backend, tell: Tell
+    order: BuildOrder, config: ModelConfig, key: EngineKey, backend: Backend, tell: Tell
 ) -> Entry:
     """The engine of `key`, built unless somebody else just did. Raises EngineError."""
     cache = EngineCache(Path(config.cache))
@@ -75,16 +47,6 @@ def build(
         proof = _proof(order, config, backend, built, folder, tell)
         manifest = new_manifest(key, built, proof, time.monotonic() - began_s)
         return cache.store(folder, manifest)
-
-
-def find_whole(cache: EngineCache, key: EngineKey, tell: Tell) -> Entry | None:
-    """The engine of `key`; a damaged one is removed, which `tell` hears of."""
-    try:
-        return cache.find(key)
-    except EngineError as error:
-        tell(f"{error}; building it again")
-        cache.remove(cache.root / key.folder)
-        return None
 
 
 def _proof(

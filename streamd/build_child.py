@@ -3,11 +3,13 @@
 from dataclasses import asdict
 from typing import Any
 
-from streamd.build import build, key_of, order_for
+from streamd.build import build, build_order_for
 from streamd.child import Tell, child_main
 from streamd.config import ModelConfig
-from streamd.engines import choose_backend, inspect_model, load_backend
+from streamd.engine_order import key_of
+from streamd.engines import choose_backend, load_backend
 from streamd.engines.engine_file import is_engine_file
+from streamd.engines.model_file import inspect_model
 from streamd.slots import InputShape
 
 
@@ -15,7 +17,7 @@ def build_as_told(order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """Builds `order["model"]` for `order["shapes"]`, for the model's own shape if that is empty."""
     config = ModelConfig.model_validate(order["model"])
     shapes = tuple(InputShape(height, width) for height, width in order["shapes"])
-    asked = order_for(inspect_model(config.path, config.imgsz), config, shapes or None)
+    asked = build_order_for(inspect_model(config.path, config.imgsz), config, shapes or None)
     name, _ = choose_backend(config.backend, foreign_engine=is_engine_file(config.path))
     backend = load_backend(name)
     key = key_of(asked, config, backend.name, backend.platform())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from streamd.child import run_child
 from streamd.config import ModelConfig
-from streamd.engines.onnx_model import find_model
+from streamd.engines.model_path import find_model
 from streamd.errors import EngineError, ModelError
 
 _SUFFIX = ".pt"

@@ -6,8 +6,6 @@ from typing import Any
 
 from streamd.crash_report import CrashReport
 from streamd.fleet import Fleet
-from streamd.inference import inference_main
-from streamd.ingest import ingest_main
 from streamd.layout import CameraPlace, Layout
 from streamd.messages import LetCameraGo, ReadCameraToo, TakeCameraToo, UseModel
 from streamd.process import WorkerProcess
@@ -18,6 +16,7 @@ from streamd.specs import (
     ReadCamera,
     WorkerIdentity,
 )
+from streamd.worker_mains import inference_main, ingest_main
 
 _QUARANTINED_AFTER = 3
 

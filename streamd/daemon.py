@@ -6,19 +6,18 @@ from functools import partial
 from pathlib import Path
 
 from streamd import __version__
-from streamd.checkpoint import as_onnx, check_checkpoint, exported_path, is_checkpoint
 from streamd.config import Config, load_config
 from streamd.config.secrets import mask_url
-from streamd.engines import ModelInfo, inspect_model
-from streamd.errors import ConfigError, EngineError, Fault, ModelError
+from streamd.configured_model import model_of
+from streamd.errors import ConfigError
 from streamd.fleet import Fleet
-from streamd.http_api import build_app
+from streamd.http_doors import App
 from streamd.http_server import HttpServer, bind
 from streamd.layout import Layout, check_classes
 from streamd.logs import get_logger
+from streamd.preflight import missing_files
 from streamd.redis_client import check_redis
 from streamd.reload import Reloaded
-from streamd.source import missing_file
 from streamd.supervisor import Supervisor
 
 
@@ -55,8 +54,14 @@ def run_daemon(
         until_done=until_done,
         load=partial(_load_again, config, until_done),
     )
-    app = build_app(fleet, layout.inference_workers, config.http, supervisor.control)
-    http = HttpServer(app, listener, config.http)
+
+    def build_api() -> App:
+        # Half a second of imports, in which the workers start already.
+        from streamd.http_api import build_app  # noqa: PLC0415
+
+        return build_app(fleet, layout.inference_workers, config.http, supervisor.control)
+
+    http = HttpServer(build_api, listener, config.http)
     http.start()
     try:
         on_start(supervisor, fleet, port)
@@ -72,40 +77,6 @@ def _load_again(running: Config, until_done: bool) -> Reloaded:
     model = model_of(config)
     check_classes(config, config.enabled_cameras, model)
     return Reloaded(config, model)
-
-
-def model_of(config: Config) -> ModelInfo:
-    """The configured model; a checkpoint is exported first, unless that was done before.
-
-    Raises ConfigError, naming the key, where it cannot be used.
-    """
-    log = get_logger()
-    try:
-        path = as_onnx(config.model, lambda step: log.info("model_export", step=step))
-        return inspect_model(path, config.model.imgsz)
-    except (ModelError, EngineError) as error:
-        raise ConfigError([config.fault(("model", "path"), str(error))]) from None
-
-
-def model_at_hand(config: Config) -> ModelInfo | None:
-    """As `model_of`, but a checkpoint that was not exported yet is only looked through: None."""
-    try:
-        if is_checkpoint(config.model.path) and not exported_path(config.model).is_file():
-            check_checkpoint(config.model.path)
-            return None
-    except ModelError as error:
-        raise ConfigError([config.fault(("model", "path"), str(error))]) from None
-    return model_of(config)
-
-
-def missing_files(config: Config) -> list[Fault]:
-    """One fault for each enabled camera whose file is not there."""
-    faults = []
-    for index, camera in enumerate(config.cameras):
-        what = missing_file(camera) if camera.enabled else None
-        if what:
-            faults.append(config.fault(("cameras", index, "url"), what))
-    return faults
 
 
 def _check_useful(config: Config, until_done: bool) -> None:

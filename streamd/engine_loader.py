@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamd.build import find_whole, key_of, order_for
 from streamd.child import Tell, run_child
 from streamd.config import ModelConfig
+from streamd.engine_order import find_whole, key_of, order_for
 from streamd.engines import Engine, ModelInfo, choose_backend, load_backend
 from streamd.engines.cache import EngineCache
 from streamd.engines.engine_file import is_engine_file

@@ -9,14 +9,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ValidationError
 
 from streamd import __version__
-from streamd.config import CameraConfig, HttpConfig
+from streamd.config import CameraConfig, HttpConfig, mask_url
 from streamd.config.admission import admit
 from streamd.config.secrets import mask_text
 from streamd.config.section import key_of
 from streamd.errors import AdmissionError, StreamdError
 from streamd.fleet import CameraEntry, Fleet
 from streamd.metrics import registry_of
-from streamd.source import describe
 
 
 class FrameCounts(BaseModel):
@@ -83,7 +82,7 @@ def camera_status(fleet: Fleet, entry: CameraEntry) -> CameraStatus:
     age_s = fleet.last_frame_age_s(entry)
     return CameraStatus(
         id=entry.config.id,
-        url=describe(entry.config),
+        url=mask_url(entry.config.url),
         state=report.state,
         reason=report.reason,
         detail=report.detail,

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import threading
+from collections.abc import Callable
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -41,12 +42,38 @@ def bind(config: HttpConfig) -> socket.socket:
 
 
 class HttpServer:
-    """Serves an app, behind its doors, on a bound socket from a thread of its own."""
+    """Serves the app that `build` gives, behind its doors, from a thread of its own.
 
-    def __init__(self, app: App, listener: socket.socket, config: HttpConfig) -> None:
+    `listener` is a bound socket.
+    """
+
+    def __init__(
+        self, build: Callable[[], App], listener: socket.socket, config: HttpConfig
+    ) -> None:
+        self._build = build
         self._listener = listener
+        self._config = config
+        self._server: uvicorn.Server | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+
+    def start(self) -> None:
+        """Starts building the app and serving it; who connects before waits."""
+        logger = logging.getLogger("uvicorn.error")
+        logger.handlers, logger.propagate = [_IntoOurLog()], False
+        self._thread.start()
+
+    def stop(self, within_s: float = 1.0) -> None:
+        """Ends the thread and closes the socket."""
+        self._stopping.set()
+        if self._server is not None:
+            self._server.should_exit = True
+        self._thread.join(within_s)
+        self._listener.close()
+
+    def _serve(self) -> None:
         settings = uvicorn.Config(
-            Doors(app, config),
+            Doors(self._build(), self._config),
             http=Connection,
             ws="none",
             lifespan="off",
@@ -61,21 +88,8 @@ class HttpServer:
             h11_max_incomplete_event_size=LONGEST_HEAD_BYTES,
         )
         self._server = uvicorn.Server(settings)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
-        )
-
-    def start(self) -> None:
-        """Starts serving."""
-        logger = logging.getLogger("uvicorn.error")
-        logger.handlers, logger.propagate = [_IntoOurLog()], False
-        self._thread.start()
-
-    def stop(self, within_s: float = 1.0) -> None:
-        """Ends the thread and closes the socket."""
-        self._server.should_exit = True
-        self._thread.join(within_s)
-        self._listener.close()
+        self._server.should_exit = self._stopping.is_set()
+        self._server.run(sockets=[self._listener])
 
 
 class Connection(H11Protocol):

@@ -33,8 +33,8 @@ from streamd.worker import SupervisorLink, run_worker
 _ROOM = 16
 
 
-def inference_main(spec: InferenceSpec, connection: Connection) -> None:
-    """The process' entry."""
+def run_inference(spec: InferenceSpec, connection: Connection) -> None:
+    """The whole of the process."""
     run_worker(spec.identity, connection, partial(_infer, spec))
 
 

@@ -26,8 +26,8 @@ _STOP_WITHIN_S = 2.0
 _TRIES_A_SECOND = 4
 
 
-def ingest_main(spec: IngestSpec, connection: Connection) -> None:
-    """The process' entry."""
+def run_ingest(spec: IngestSpec, connection: Connection) -> None:
+    """The whole of the process."""
     run_worker(spec.identity, connection, partial(_ingest, spec))
 
 

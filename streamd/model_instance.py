@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from streamd.batch import ReadyFrame
 from streamd.config import ModelConfig
-from streamd.detections import Detector
 from streamd.engine_loader import LoadedEngine, load_engine
 from streamd.engines import ModelInfo, Runner, runner_count
 from streamd.engines.contract import rung
@@ -22,6 +21,7 @@ from streamd.errors import EngineError
 from streamd.events import InferredFrame
 from streamd.logs import get_logger
 from streamd.overload import LatencyTarget
+from streamd.postprocess import Detector
 from streamd.results import BatchResult
 from streamd.slots import InputShape, SlotPool
 

@@ -1,4 +1,4 @@
-"""What must be there before anything starts: a configuration, volumes, a log file, a GPU.
+"""What must be there before anything starts: a configuration, files, volumes, a log file, a GPU.
 
 An image says by its environment what it promises to find: STREAMD_VOLUMES has the folders that must
 be writable, STREAMD_GPU=required is that of an image which makes no sense on a CPU.
@@ -8,8 +8,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from streamd.config import Config, ModelConfig
-from streamd.errors import ConfigError, SetupError
+from streamd.config import CameraConfig, Config, ModelConfig
+from streamd.config.section import local_path
+from streamd.errors import ConfigError, Fault, SetupError
 from streamd.log_file import LogFile
 from streamd.logs import log_file_of
 from streamd.nvidia import driver_missing
@@ -57,6 +58,26 @@ def checked_log_file(config: Config) -> LogFile | None:
         )
         raise ConfigError([config.fault(("log", "file"), what)]) from None
     return file
+
+
+def missing_files(config: Config) -> list[Fault]:
+    """One fault for each enabled camera whose file is not there."""
+    faults = []
+    for index, camera in enumerate(config.cameras):
+        what = missing_file(camera) if camera.enabled else None
+        if what:
+            faults.append(config.fault(("cameras", index, "url"), what))
+    return faults
+
+
+def missing_file(camera: CameraConfig) -> str | None:
+    """What is wrong with the file of a file camera; None where it is there or no file."""
+    if not camera.is_local_file:
+        return None
+    path = Path(local_path(camera.url))
+    if path.is_dir():
+        return f"{path} is a folder"
+    return None if path.exists() else f"no such file: {path}"
 
 
 def _check_volume(folder: Path) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamd.agreement import agreement
-from streamd.detections import Detection, Detector, overlap
+from streamd.detections import Detection, overlap
 from streamd.engines.contract import Engine, ModelInfo, Runner
 from streamd.letterbox import Letterbox
+from streamd.postprocess import Detector
 from streamd.slots import InputShape
 
 Image = NDArray[np.uint8]

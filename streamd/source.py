@@ -7,7 +7,6 @@ import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, cast
 
 import av
@@ -17,7 +16,7 @@ from av.video.stream import VideoStream
 
 from streamd.access_units import AccessUnits, Packet, Picture
 from streamd.allocation import bound_allocations
-from streamd.config import CameraConfig, mask_url
+from streamd.config import CameraConfig
 from streamd.config.secrets import mask_text
 from streamd.config.section import local_path
 from streamd.errors import Reason, SourceError
@@ -259,21 +258,6 @@ def source_error(error: Exception, interrupted: Reason) -> SourceError:
         if isinstance(error, kinds):
             return SourceError(reason, _detail(error))
     return SourceError(Reason.UNREACHABLE, _detail(error))
-
-
-def missing_file(camera: CameraConfig) -> str | None:
-    """What is wrong with the file of a file camera; None where it is there or no file."""
-    if not camera.is_local_file:
-        return None
-    path = Path(local_path(camera.url))
-    if path.is_dir():
-        return f"{path} is a folder"
-    return None if path.exists() else f"no such file: {path}"
-
-
-def describe(camera: CameraConfig) -> str:
-    """The URL as it may be shown."""
-    return mask_url(camera.url)
 
 
 def _detail(error: Exception) -> str:

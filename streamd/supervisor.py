@@ -75,6 +75,7 @@ class Supervisor:
         try:
             self._status.start()
             self._status.service("started")
+            self._tick()
             while not self._ending:
                 self._wait(_TICK_S)
                 self._tick()

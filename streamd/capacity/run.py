@@ -14,7 +14,7 @@ from streamd.capacity.kind import CameraKind
 from streamd.capacity.ramp import next_count
 from streamd.capacity.trial import Plan, Trial, run_trial
 from streamd.demo.clips import write_clip
-from streamd.engines import inspect_model
+from streamd.engines.model_file import inspect_model
 from streamd.errors import SetupError
 from streamd.scenes import Scene
 from streamd.testing.redis_server import RedisServer

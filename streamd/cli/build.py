@@ -1,7 +1,6 @@
 """`streamd build` and `streamd engines`."""
 
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -12,14 +11,9 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from streamd.checkpoint import as_onnx
 from streamd.cli.main import app
 from streamd.config import ModelConfig
-from streamd.engine_loader import build_apart
-from streamd.engines import inspect_model, installed_backends, load_backend
-from streamd.engines.cache import EngineCache, Entry
-from streamd.engines.engine_file import is_engine_file
-from streamd.errors import ConfigError, EngineError, Fault, ModelError
+from streamd.errors import ConfigError, Fault
 
 CacheOption = Annotated[str, typer.Option("--output", "--cache", help="folder of built engines")]
 
@@ -50,13 +44,11 @@ def build(
         "min_agreement": min_agreement,
     }
     config = _config(options)
-    if is_engine_file(model):
-        raise ModelError(f"{model}: is built already; name it as model.path")
+    # Here and below: a command pays only for what it needs itself.
+    from streamd.inventory import build_engine  # noqa: PLC0415
+
     began_s = time.monotonic()
-    tell = _silent if as_json else _progress
-    config = config.model_copy(update={"path": as_onnx(config, tell)})
-    inspect_model(config.path, config.imgsz)
-    done = build_apart(config, (), tell)
+    done = build_engine(config, _silent if as_json else _progress)
     if as_json:
         print(json.dumps(_result(done)))
     else:
@@ -72,16 +64,16 @@ def engines(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """List the built engines: what each is for, its size and age, whether it fits this machine."""
-    kept = EngineCache(Path(cache))
-    platforms = {name: _platform(name) for name in installed_backends()}
-    rows = [(entry, _misfit(entry, platforms)) for entry in kept.entries()]
+    from streamd.inventory import list_engines, prune_engines  # noqa: PLC0415
+
     if prune:
-        _prune(kept, rows)
-        rows = [row for row in rows if row[1] is None]
+        for folder, why in prune_engines(Path(cache)):
+            print(f"removed {folder}: {why}", file=sys.stderr)
+    listed = list_engines(Path(cache))
     if as_json:
-        print(json.dumps([_listed(entry, misfit) for entry, misfit in rows]))
+        print(json.dumps(listed))
     else:
-        _show_engines(cache, rows)
+        _show_engines(cache, listed)
 
 
 def _config(options: dict[str, Any]) -> ModelConfig:
@@ -144,59 +136,10 @@ def _show_built(done: dict[str, Any], seconds: float) -> None:
     )
 
 
-def _platform(name: str) -> tuple[str, str] | None:
-    try:
-        platform = load_backend(name).platform()
-    except EngineError:
-        return None
-    return platform.version, platform.device
-
-
-def _misfit(entry: Entry, platforms: dict[str, tuple[str, str] | None]) -> str | None:
-    """Why an engine does not fit this machine; None if it does."""
-    key = entry.manifest.key
-    platform = platforms.get(key.backend)
-    if platform is None:
-        return f"{key.backend} cannot be used here"
-    version, device = platform
-    if key.version != version:
-        return f"built with {key.backend} {key.version}, here is {version}"
-    return None if key.device == device else f"built for {key.device}, here is {device}"
-
-
-def _prune(cache: EngineCache, rows: list[tuple[Entry, str | None]]) -> None:
-    for entry, misfit in rows:
-        if misfit:
-            cache.remove(entry.folder)
-            print(f"removed {entry.folder}: {misfit}", file=sys.stderr)
-    for folder in cache.leftovers():
-        shutil.rmtree(folder, ignore_errors=True)
-        print(f"removed {folder}: was not finished", file=sys.stderr)
-
-
-def _listed(entry: Entry, misfit: str | None) -> dict[str, Any]:
-    manifest = entry.manifest
-    return {
-        "folder": str(entry.folder),
-        "model": manifest.key.model,
-        "backend": f"{manifest.key.backend} {manifest.key.version}",
-        "device": manifest.key.device,
-        "precision": manifest.built.precision,
-        "shapes": manifest.key.shapes,
-        "ladder": manifest.key.ladder,
-        "agreement": manifest.proof["agreement"],
-        "size_mb": round(manifest.size_bytes / 1e6, 2),
-        "age_h": round((time.time() - manifest.created) / 3600, 2),
-        "fits": misfit is None,
-        "misfit": misfit,
-    }
-
-
-def _show_engines(cache: str, rows: list[tuple[Entry, str | None]]) -> None:
-    if not rows:
+def _show_engines(cache: str, listed: list[dict[str, Any]]) -> None:
+    if not listed:
         print(f"no engines in {cache}")
         return
-    listed = [_listed(entry, misfit) for entry, misfit in rows]
     shown = ("folder", "backend", "precision", "shapes", "ladder", "agreement", "size_mb", "age_h")
     if not sys.stdout.isatty():
         for one in listed:

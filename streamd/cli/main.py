@@ -10,7 +10,6 @@ from streamd import __version__
 from streamd.config import Config, load_config
 from streamd.config.exposure import readable_secrets
 from streamd.config.secrets import mask_text
-from streamd.daemon import run_daemon
 from streamd.errors import ConfigError, ModelError, RedisSetupError, SetupError, StreamdError
 from streamd.logs import configure_logging, get_logger
 from streamd.preflight import check_mounted, check_surroundings, checked_log_file
@@ -79,6 +78,8 @@ def run(
     exposed = readable_secrets(loaded)
     if exposed:
         get_logger().warning("secrets_readable", detail=str(exposed))
+    from streamd.daemon import run_daemon  # noqa: PLC0415  # no other command needs it
+
     raise typer.Exit(run_daemon(loaded, until_done=until_done))
 
 

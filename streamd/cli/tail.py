@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -13,8 +13,9 @@ from streamd.cli.main import ConfigPath, app
 from streamd.config import Config, load_config
 from streamd.config.secrets import mask_text
 from streamd.errors import ConfigError
-from streamd.events import Event
-from streamd.subscriber import streams_of, subscribe
+
+if TYPE_CHECKING:
+    from streamd.events import Event
 
 _RETRY_S = 1.0
 
@@ -50,8 +51,11 @@ def tail(
             return
 
 
-def _events(config: Config, start: str) -> Iterator[Event]:
+def _events(config: Config, start: str) -> Iterator["Event"]:
     """Events for ever; while Redis is away it says so once and tries again."""
+    # No other command needs a client.
+    from streamd.subscriber import streams_of, subscribe  # noqa: PLC0415
+
     away = False
     while True:
         try:
@@ -66,11 +70,11 @@ def _events(config: Config, start: str) -> Iterator[Event]:
             time.sleep(_RETRY_S)
 
 
-def _has_label(event: Event, label: str | None) -> bool:
+def _has_label(event: "Event", label: str | None) -> bool:
     return label is None or any(item.label == label for item in event.data.objects)
 
 
-def _line(event: Event) -> str:
+def _line(event: "Event") -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(event.ts / 1000))
     objects = ", ".join(f"{o.label} {o.confidence:.2f}" for o in event.data.objects) or "-"
     latency = f"{event.data.latency_ms.total:.0f} ms"

@@ -5,7 +5,6 @@ import os
 from streamd.config import ModelConfig
 from streamd.engines.backends import choose_backend, installed_backends, load_backend
 from streamd.engines.contract import CANDIDATES, Engine, EngineSpec, ModelInfo, Runner
-from streamd.engines.model_file import inspect_model
 
 __all__ = [
     "CANDIDATES",
@@ -14,7 +13,6 @@ __all__ = [
     "ModelInfo",
     "Runner",
     "choose_backend",
-    "inspect_model",
     "installed_backends",
     "load_backend",
     "runner_count",

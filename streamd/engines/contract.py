@@ -12,6 +12,8 @@ from streamd.slots import InputShape
 
 # Boxes that leave the graph for one image, best first; NMS sees no more.
 CANDIDATES = 300
+# Goes up whenever the graph changes: engines that were built before do not fit any more.
+CONTRACT_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ class GraphSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineOrder:
-    """What an engine is to be built from and for.
+    """Which engine is asked for.
 
     `precision` is one of auto, fp32, bf16, fp16, int8; with auto the backend chooses.
     """
@@ -125,6 +127,12 @@ class EngineOrder:
     shapes: tuple[InputShape, ...]
     ladder: tuple[int, ...]
     precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOrder(EngineOrder):
+    """An engine that is not built yet, and what it is made from."""
+
     graph: GraphSource
 
 
@@ -156,12 +164,12 @@ class Backend(Protocol):
         """What is installed, and the device that would be used."""
         ...
 
-    def build(self, order: EngineOrder, folder: Path, tell: Callable[[str], None]) -> Built:
+    def build(self, order: BuildOrder, folder: Path, tell: Callable[[str], None]) -> Built:
         """Writes the files of an engine into the empty `folder`; `tell` hears of each step."""
         ...
 
     def load(self, order: EngineOrder, built: Built, folder: Path) -> Engine:
-        """The engine whose files are in `folder`. Does not call `order.graph`."""
+        """The engine whose files are in `folder`."""
         ...
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from streamd.engines.contract import ModelInfo, batch_ladder
-from streamd.engines.onnx_model import find_model
+from streamd.engines.model_path import find_model
 from streamd.errors import ModelError
 from streamd.slots import InputShape
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from streamd.engines.contract import ModelInfo
 from streamd.engines.engine_file import is_engine_file, read_engine_file
-from streamd.engines.onnx_model import find_model
+from streamd.engines.model_path import find_model
 from streamd.engines.onnx_model import inspect_model as inspect_onnx
 
 

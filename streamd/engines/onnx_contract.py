@@ -12,8 +12,6 @@ from streamd.engines.contract import CANDIDATES
 from streamd.engines.onnx_model import Head, head_of, opset_of
 from streamd.slots import InputShape
 
-# Goes up whenever the graph changes: engines that were built before do not fit any more.
-CONTRACT_VERSION = 4
 _END = 2**31 - 1  # of an axis, whatever its length
 _OPSET, _IR_VERSION = 17, 8
 

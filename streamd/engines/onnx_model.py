@@ -9,7 +9,6 @@ There are four kinds of head:
 """
 
 import ast
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -18,13 +17,12 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from streamd.engines.contract import ModelInfo
+from streamd.engines.model_path import find_model
 from streamd.engines.onnx_batch import fixed_batch, with_free_batch
 from streamd.errors import ModelError
 from streamd.slots import InputShape, aspect_shapes
 
 _OLDEST_OPSET = 13
-PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
-INSTALLED = Path(sys.prefix) / "share" / "streamd"
 
 
 class Head(StrEnum):
@@ -34,14 +32,6 @@ class Head(StrEnum):
     END_TO_END = "end to end"
     QUERIES = "queries"
     SELECTED = "selected queries"
-
-
-def find_model(path: str) -> Path:
-    """The model file that `path` names: from the working directory, else as streamd brings it."""
-    for candidate in (Path(path), PROJECT_ROOT / path, INSTALLED / path):
-        if candidate.is_file():
-            return candidate
-    raise ModelError(f"{path}: no such file")
 
 
 def inspect_model(path: str, imgsz: str | int | tuple[int, int] = "auto") -> ModelInfo:

@@ -9,6 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from streamd.engines.contract import (
+    BuildOrder,
     Built,
     Engine,
     EngineOrder,
@@ -38,7 +39,7 @@ class OnnxRuntimeBackend:
         names = ", ".join(_PROVIDERS[provider] for provider in _available())
         return Platform(str(ort.__version__), f"{names}; {os.cpu_count()} cores")
 
-    def build(self, order: EngineOrder, folder: Path, tell: Callable[[str], None]) -> Built:
+    def build(self, order: BuildOrder, folder: Path, tell: Callable[[str], None]) -> Built:
         """See Backend."""
         if order.precision == "bf16":
             raise EngineError("model.precision: onnxruntime runs fp32, fp16 or int8, not bf16")

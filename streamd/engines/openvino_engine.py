@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamd.engines.contract import (
+    BuildOrder,
     Built,
     Engine,
     EngineOrder,
@@ -68,7 +69,7 @@ class OpenVinoBackend:
         version = str(ov.get_version()).partition("-")[0]
         return Platform(version, f"{'; '.join(names)}; {os.cpu_count()} cores")
 
-    def build(self, order: EngineOrder, folder: Path, tell: Callable[[str], None]) -> Built:
+    def build(self, order: BuildOrder, folder: Path, tell: Callable[[str], None]) -> Built:
         """See Backend."""
         graphs = {shape: order.graph(shape) for shape in order.shapes}
         try:
@@ -111,7 +112,7 @@ class OpenVinoBackend:
     def _devices(self) -> list[str]:
         return [d for d in self._core.available_devices if d == "CPU" or d.startswith("GPU")]
 
-    def _fastest(self, order: EngineOrder, graph: bytes, tell: Callable[[str], None]) -> _Setting:
+    def _fastest(self, order: BuildOrder, graph: bytes, tell: Callable[[str], None]) -> _Setting:
         """The setting with the most frames a second at the largest batch."""
         network = self._sized(graph, order.ladder[-1])
         settings = list(self._settings(order.precision))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import SupportsInt
 
-from streamd.engines.contract import Built, EngineOrder
+from streamd.engines.contract import BuildOrder, Built
 from streamd.engines.tensorrt_library import Log, trt
 from streamd.errors import EngineError
 from streamd.slots import InputShape
@@ -21,7 +21,7 @@ Adjust = Callable[[trt.IBuilderConfig], None]
 
 
 def build_order(
-    order: EngineOrder, folder: Path, tell: Callable[[str], None], adjust: Adjust | None = None
+    order: BuildOrder, folder: Path, tell: Callable[[str], None], adjust: Adjust | None = None
 ) -> Built:
     """Writes a plan for each shape of `order` into `folder`; see Backend.
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from streamd.engines.contract import Built, Engine, EngineOrder, EngineSpec, Platform
+from streamd.engines.contract import BuildOrder, Built, Engine, EngineOrder, EngineSpec, Platform
 from streamd.engines.cuda import Device
 from streamd.engines.engine_file import is_engine_file
 from streamd.engines.tensorrt_build import build_order, plan_file
@@ -30,7 +30,7 @@ class TensorRtBackend:
         """See Backend."""
         return Platform(library_version(), self._device.name)
 
-    def build(self, order: EngineOrder, folder: Path, tell: Callable[[str], None]) -> Built:
+    def build(self, order: BuildOrder, folder: Path, tell: Callable[[str], None]) -> Built:
         """See Backend."""
         with self._device.current():
             if is_engine_file(order.model.path):

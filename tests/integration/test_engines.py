@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from streamd.demo.clips import Clip
-from streamd.engines import inspect_model
+from streamd.engines.model_file import inspect_model
 
 from .harness import DaemonFactory, eventually
 from .test_bad_input import streamd

@@ -46,7 +46,7 @@ def address() -> Iterator[str]:
     fleet.add(CameraConfig(id="gate", url="rtsp://ann:s3cret@h/s"), 0)
     config = HttpConfig(port=0, requests_per_s=10_000)
     listener = bind(config)
-    server = HttpServer(build_app(fleet, 1, config, NoControl()), listener, config)
+    server = HttpServer(lambda: build_app(fleet, 1, config, NoControl()), listener, config)
     server.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.stop()

@@ -48,7 +48,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(http_server, "ANSWER_WITHIN_S", 0.5)
     config = HttpConfig(port=0)
     listener = bind(config)
-    server = HttpServer(small_app(), listener, config)
+    server = HttpServer(small_app, listener, config)
     server.start()
     yield listener.getsockname()[1]
     server.stop()

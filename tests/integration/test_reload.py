@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from streamd.demo.clips import Clip, write_clip
-from streamd.engines import inspect_model
+from streamd.engines.model_file import inspect_model
 from streamd.scenes import Scene
 from streamd.testing.rtsp_server import RtspServer
 

@@ -8,16 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from streamd.build import order_for
+from streamd.build import build_order_for
 from streamd.config import ModelConfig
-from streamd.engines import (
-    CANDIDATES,
-    Engine,
-    Runner,
-    inspect_model,
-    installed_backends,
-    load_backend,
-)
+from streamd.engines import CANDIDATES, Engine, Runner, installed_backends, load_backend
+from streamd.engines.model_file import inspect_model
 from streamd.errors import EngineError
 from streamd.nvidia import driver_missing
 from streamd.slots import InputShape, SlotPool
@@ -53,7 +47,7 @@ def engine_of(
     config = ModelConfig.model_validate(
         {"path": model.path, "precision": "fp32", "batch_size": batch_size, **settings}
     )
-    order = order_for(inspect_model(model.path, imgsz), config, shapes)
+    order = build_order_for(inspect_model(model.path, imgsz), config, shapes)
     folder = Path(mkdtemp(dir=Path(model.path).parent))
     built = load_backend(backend).build(order, folder, lambda _: None)
     return load_backend(backend).load(order, built, folder)

@@ -10,9 +10,10 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from streamd.build import order_for
+from streamd.build import build_order_for
 from streamd.config import ModelConfig
-from streamd.engines import ModelInfo, inspect_model, load_backend
+from streamd.engines import ModelInfo, load_backend
+from streamd.engines.model_file import inspect_model
 from streamd.engines.reference import Reference
 from streamd.slots import InputShape
 from streamd.testing.random_weights import draw_weights
@@ -110,7 +111,7 @@ def test_an_engine_of_any_family_gives_what_the_model_gives(
     model = inspect_model(str(path))
     config = ModelConfig(path=str(path), precision="fp32", batch_size=2)
     # Every batch is one of two, the first image of which is another.
-    order = replace(order_for(model, config, shapes_of(model)), ladder=(2,))
+    order = replace(build_order_for(model, config, shapes_of(model)), ladder=(2,))
     folder = Path(mkdtemp(dir=path.parent))
     built = load_backend(backend).build(order, folder, lambda _: None)
     (runner,) = load_backend(backend).load(order, built, folder).runners(1)

@@ -19,18 +19,19 @@ LAYERS = (
     "watchdog",
     "redis_client spool crash_report http_doors preflight",
     "batch overload source letterbox decoder spooler engines",
-    "letterbox_exact motion detections publisher specs probe pictures checkpoint export_child",
-    "slot_writer",
+    "letterbox_exact motion detections publisher specs probe pictures checkpoint export_child "
+    "engine_order",
+    "slot_writer configured_model postprocess",
     "messages",
     "camera events agreement worker",
     "stages status subscriber client proof",
     "results build",
     "engine_loader build_child",
-    "model_instance",
+    "model_instance inventory",
     "collector ingest",
     "inference",
-    "layout fleet process",
-    "crew reports metrics http_server",
+    "layout fleet process worker_mains",
+    "crew reports metrics http_server checks",
     "roster reload model_swap",
     "control",
     "http_api supervisor",
@@ -47,7 +48,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 OWNERS = {
     "av": "access_units allocation hwaccel source rtcp decoder letterbox letterbox_exact motion "
     "pictures probe testing demo",
-    "cv2": "letterbox_exact detections scenes testing demo",
+    "cv2": "letterbox_exact postprocess scenes testing demo",
     "openvino": "engines.openvino_library",
     "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision build "
     "testing.random_weights",
@@ -71,7 +72,7 @@ OWNERS = {
 
 @dataclass(frozen=True)
 class Import:
-    """`module` imports `target`; `at_once` is False within a function."""
+    """`module` imports `target`; `at_once` is False within a function and for types only."""
 
     module: str
     target: str
@@ -87,10 +88,16 @@ def modules_of(root: Path) -> dict[str, Path]:
     return paths
 
 
+def is_late(node: ast.AST) -> bool:
+    """Whether what is within is not run when its module is imported."""
+    if isinstance(node, ast.If):
+        return ast.unparse(node.test) == "TYPE_CHECKING"
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
 def imports_in(module: str, path: Path, known: set[str]) -> Iterator[Import]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    late = {n for f in ast.walk(tree) if isinstance(f, functions) for n in ast.walk(f)}
+    late = {n for part in ast.walk(tree) if is_late(part) for n in ast.walk(part)}
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(tree):
         targets: list[str] = []
@@ -168,8 +175,11 @@ def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
     ("module", "never"),
     [
         ("streamd.supervisor", {"openvino"}),
-        ("streamd.daemon", {"openvino", "tensorrt", "pycuda"}),
-        ("streamd.ingest", {"cv2", "openvino", "redis", "fastapi"}),
+        ("streamd.daemon", {"av", "cv2", "openvino", "tensorrt", "pycuda"}),
+        ("streamd.ingest", {"cv2", "onnx", "openvino", "redis", "fastapi"}),
+        ("streamd.inference", {"av", "onnx", "fastapi"}),
+        ("streamd.client", {"av", "cv2", "fastapi"}),
+        ("streamd.cli", {"av", "cv2", "numpy", "onnx", "redis", "fastapi"}),
         ("streamd.config", {"av", "cv2", "numpy", "onnx", "redis"}),
     ],
 )

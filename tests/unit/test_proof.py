@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamd.build import build, key_of, order_for
+from streamd.build import build, build_order_for
 from streamd.child import Tell
 from streamd.config import ModelConfig
-from streamd.engines import EngineSpec, ModelInfo, Runner, inspect_model
+from streamd.engine_order import key_of
+from streamd.engines import EngineSpec, ModelInfo, Runner
 from streamd.engines.contract import Built, Engine, EngineOrder, Platform
+from streamd.engines.model_file import inspect_model
 from streamd.errors import EngineError
 from streamd.proof import Proof, bar_for, prove
 from streamd.slots import InputShape
@@ -145,7 +147,7 @@ def test_an_engine_below_the_bar_is_refused_and_not_kept(tmp_path: Path) -> None
     model = write_model(tmp_path / "m.onnx", (6, 9), sides=(64, 64))
     cache = tmp_path / "engines"
     config = ModelConfig(path=model.path, cache=str(cache))
-    order = order_for(inspect_model(model.path), config)
+    order = build_order_for(inspect_model(model.path), config)
     backend = WrongBackend()
     key = key_of(order, config, backend.name, backend.platform())
     steps: list[str] = []

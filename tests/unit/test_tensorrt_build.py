@@ -14,10 +14,10 @@ pytest.importorskip(
     reason="neither tensorrt nor tensorrt-rtx is installed",
 )
 
-from streamd.build import order_for
+from streamd.build import build_order_for
 from streamd.config import ModelConfig
-from streamd.engines import inspect_model
-from streamd.engines.contract import EngineOrder
+from streamd.engines.contract import BuildOrder
+from streamd.engines.model_file import inspect_model
 from streamd.engines.onnx_contract import preamble, selection
 from streamd.engines.onnx_model import Head
 from streamd.engines.precision import to_half, to_int8
@@ -49,10 +49,10 @@ def for_any_gpu(config: Any) -> None:
 
 def order_of(
     path: str, shapes: tuple[InputShape, ...] | None = None, **settings: Any
-) -> EngineOrder:
+) -> BuildOrder:
     config = ModelConfig.model_validate({"path": path, **settings})
     model = inspect_model(path)
-    return order_for(model, config, shapes or (model.shape,))
+    return build_order_for(model, config, shapes or (model.shape,))
 
 
 def network_of(graph: bytes) -> tuple[Any, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamd.build import order_for
+from streamd.build import build_order_for
 from streamd.config import ModelConfig
-from streamd.engines import Engine, inspect_model, installed_backends, load_backend
+from streamd.engines import Engine, installed_backends, load_backend
+from streamd.engines.model_file import inspect_model
 from streamd.errors import EngineError
 from streamd.nvidia import driver_missing
 
@@ -49,7 +50,7 @@ def write_own_engine(tmp_path: Path, model: TinyModel, ladder: tuple[int, ...]) 
 def load_file(path: str, folder: Path) -> Engine:
     """The engine file at `path`, built around and loaded as the daemon does it."""
     folder.mkdir()
-    order = order_for(inspect_model(path), ModelConfig(path=path))
+    order = build_order_for(inspect_model(path), ModelConfig(path=path))
     backend = load_backend("tensorrt")
     return backend.load(order, backend.build(order, folder, lambda _: None), folder)
 
@@ -77,7 +78,7 @@ def test_a_damaged_engine_file_is_told_in_one_line(tmp_path: Path) -> None:
 def test_an_engine_file_that_is_not_what_its_header_says_is_refused(tmp_path: Path) -> None:
     model = write_model(tmp_path / "raw.onnx", (7, 40), labels=["a", "b", "c"])
     path = write_own_engine(tmp_path, model, (2,))
-    order = order_for(inspect_model(path), ModelConfig(path=path))
+    order = build_order_for(inspect_model(path), ModelConfig(path=path))
     wrong = dataclasses.replace(order, ladder=(8,))
     with pytest.raises(EngineError, match="but its header says"):
         load_backend("tensorrt").build(wrong, tmp_path, lambda _: None)

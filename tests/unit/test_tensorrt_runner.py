@@ -14,10 +14,11 @@ pytest.importorskip(
     reason="neither tensorrt nor tensorrt-rtx is installed",
 )
 
-from streamd.build import order_for
+from streamd.build import build_order_for
 from streamd.config import ModelConfig
-from streamd.engines import EngineSpec, inspect_model
-from streamd.engines.contract import EngineOrder
+from streamd.engines import EngineSpec
+from streamd.engines.contract import BuildOrder
+from streamd.engines.model_file import inspect_model
 from streamd.engines.onnx_contract import preamble, selection
 from streamd.engines.onnx_model import Head
 from streamd.engines.tensorrt_runner import Plan, TensorRtEngine
@@ -38,9 +39,9 @@ def engine_of(device: FakeDevice, plans: Mapping[InputShape, Sequence[Plan]]) ->
     return TensorRtEngine(on, plans, spec)
 
 
-def order_of(model: TinyModel, *shapes: InputShape) -> EngineOrder:
+def order_of(model: TinyModel, *shapes: InputShape) -> BuildOrder:
     config = ModelConfig.model_validate({"path": model.path, "precision": "fp32"})
-    return order_for(inspect_model(model.path), config, shapes)
+    return build_order_for(inspect_model(model.path), config, shapes)
 
 
 def built(model: TinyModel, *shapes: InputShape) -> dict[InputShape, tuple[Plan, ...]]:

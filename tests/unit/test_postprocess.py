@@ -5,9 +5,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from streamd.detections import Detection, Detector, Placed
+from streamd.detections import Detection
 from streamd.engines.contract import CANDIDATES, ModelInfo
 from streamd.letterbox import Letterbox
+from streamd.postprocess import Detector, Placed
 from streamd.slots import FrameMeta, InputShape
 
 from .fakes import SQUARE, frame_meta

@@ -1,0 +1,61 @@
+"""What is wrong with a configuration, as far as can be told without running it."""
+
+from collections.abc import Iterator
+
+from streamd.config import CameraConfig, Config
+from streamd.configured_model import model_at_hand, model_of
+from streamd.engine_loader import load_engine
+from streamd.errors import ConfigError, EngineError, Fault, RedisSetupError, SourceError
+from streamd.layout import check_classes
+from streamd.preflight import missing_file, missing_files
+from streamd.redis_client import check_redis
+from streamd.source import source_for
+
+
+def faults_of(config: Config, *, connect: bool) -> list[Fault]:
+    """All faults; with `connect`, each camera, Redis and the engine are tried, too."""
+    return [*_static_faults(config), *(_connection_faults(config) if connect else ())]
+
+
+def _static_faults(config: Config) -> Iterator[Fault]:
+    """Faults that the files of this machine show."""
+    try:
+        model = model_at_hand(config)
+        if model is not None:
+            check_classes(config, config.enabled_cameras, model)
+    except ConfigError as error:
+        yield from error.faults
+    yield from missing_files(config)
+    for index, camera in enumerate(config.cameras):
+        if camera.enabled and camera.is_local_file and not missing_file(camera):
+            yield from _source_faults(config, index, camera)
+
+
+def _connection_faults(config: Config) -> Iterator[Fault]:
+    """Faults that show only when one connects."""
+    try:
+        error = check_redis(config.redis)
+    except RedisSetupError as refused:
+        error = str(refused).partition(": ")[2]
+    if error:
+        yield config.fault(("redis", "url"), error)
+    for index, camera in enumerate(config.cameras):
+        if camera.enabled and not camera.is_local_file:
+            yield from _source_faults(config, index, camera)
+    yield from _engine_faults(config)
+
+
+def _source_faults(config: Config, index: int, camera: CameraConfig) -> Iterator[Fault]:
+    try:
+        source_for(camera).open().close()
+    except SourceError as error:
+        yield config.fault(("cameras", index, "url"), str(error))
+
+
+def _engine_faults(config: Config) -> Iterator[Fault]:
+    try:
+        load_engine(model_of(config), config.model)
+    except EngineError as error:
+        yield config.fault(("model",), str(error))
+    except ConfigError:
+        return  # the static check has said so

@@ -1,0 +1,32 @@
+"""The model that a configuration names."""
+
+from streamd.checkpoint import as_onnx, check_checkpoint, exported_path, is_checkpoint
+from streamd.config import Config
+from streamd.engines import ModelInfo
+from streamd.engines.model_file import inspect_model
+from streamd.errors import ConfigError, EngineError, ModelError
+from streamd.logs import get_logger
+
+
+def model_of(config: Config) -> ModelInfo:
+    """The configured model; a checkpoint is exported first, unless that was done before.
+
+    Raises ConfigError, naming the key, where it cannot be used.
+    """
+    log = get_logger()
+    try:
+        path = as_onnx(config.model, lambda step: log.info("model_export", step=step))
+        return inspect_model(path, config.model.imgsz)
+    except (ModelError, EngineError) as error:
+        raise ConfigError([config.fault(("model", "path"), str(error))]) from None
+
+
+def model_at_hand(config: Config) -> ModelInfo | None:
+    """As `model_of`, but a checkpoint that was not exported yet is only looked through: None."""
+    try:
+        if is_checkpoint(config.model.path) and not exported_path(config.model).is_file():
+            check_checkpoint(config.model.path)
+            return None
+    except ModelError as error:
+        raise ConfigError([config.fault(("model", "path"), str(error))]) from None
+    return model_of(config)
