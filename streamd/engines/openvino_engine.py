@@ -35,6 +35,8 @@ _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}
 _FASTER = 1.03
 _FASTER_WITH_FEWER_STREAMS = 1.25
 _TRIAL_S = 0.6
+# Compiling keeps one core busy, and several times the model's weights in memory.
+_COMPILED_AT_ONCE = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,17 @@ class OpenVinoBackend:
         graphs = {shape: order.graph(shape) for shape in order.shapes}
         try:
             chosen = self._fastest(order, graphs[order.shapes[0]], tell)
-            for shape, batch in product(order.shapes, order.ladder):
-                tell(f"compiling {shape}, batch {batch}")
+
+            def compile_one(size: tuple[InputShape, int]) -> str:
+                shape, batch = size
                 network = self._sized(graphs[shape], batch)
                 compiled = self._core.compile_model(network, chosen.device, _properties(chosen))
                 _file(folder, shape, batch).write_bytes(compiled.export_model().getvalue())
+                return f"compiled {shape}, batch {batch}"
+
+            with ThreadPoolExecutor(_COMPILED_AT_ONCE) as threads:
+                for step in threads.map(compile_one, product(order.shapes, order.ladder)):
+                    tell(step)
         except RuntimeError as error:
             raise _failure(f"{order.model.path}: OpenVINO cannot build it", error) from None
         precision = "int8" if order.precision == "int8" else chosen.arithmetic
