@@ -88,6 +88,7 @@ class Alone:
     """The engine with nothing else to do: frames a second, CPU milliseconds a frame."""
 
     engine: str
+    precision: str
     fps: float
     cpu_ms: float
 
@@ -126,6 +127,7 @@ def _drive_engine(config: ModelConfig, seconds: float) -> Alone:
     spec = engine.spec
     return Alone(
         engine=f"{spec.backend} {spec.device} {spec.precision} {shape}, {len(runners)} runners",
+        precision=spec.precision,
         fps=sum(frames) / (time.monotonic() - began_s),
         cpu_ms=1000 * (time.process_time() - cpu_s) / sum(frames),
     )
