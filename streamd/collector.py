@@ -44,7 +44,6 @@ class Collector:
         self._stop = stop
         self._orders = orders
         self._lineup = Lineup()
-        self._batches = 0
         self._mine = np.zeros(spec.pool.count, np.bool_)
         self._cameras: dict[int, ReadCamera] = {}
         for camera in spec.cameras:
@@ -55,8 +54,8 @@ class Collector:
         self._model = model
         self._retired: list[ModelInstance] = []
 
-    def run(self) -> int:
-        """Until told to stop and nothing is left to infer; returns the number of batches."""
+    def run(self) -> None:
+        """Until told to stop and nothing is left to infer."""
         self._model.start(self._desk)
         wake_at_ns: int | None = time.monotonic_ns()  # slots may be ready from before a restart
         while not (self._stop.is_set() and self._drained()):
@@ -70,7 +69,6 @@ class Collector:
         self._model.finish()
         for model in (*self._retired, self._model):
             model.join()
-        return self._batches
 
     def _wait(self, wake_at_ns: int | None) -> None:
         """Until a frame is ready; while all runners are busy, until one is free.
@@ -136,12 +134,12 @@ class Collector:
         return repeated
 
     def _repeat(self, still: list[FrameMeta]) -> None:
-        """Still frames take their turn after the batches that left before them."""
+        """Still frames take their turn after the frames of their cameras before them."""
         if still:
             now_ns, name = time.monotonic_ns(), self._model.model.name
             frames = tuple(InferredFrame(meta, (), now_ns, 0, name) for meta in still)
-            self._results.enter(self._batches, BatchResult(frames, 0, 0, 0, 0))
-            self._batches += 1
+            number = self._results.expect(meta.camera for meta in still)
+            self._results.enter(number, BatchResult(frames, 0, 0, 0, 0))
 
     def _dispatch(self) -> int | None:
         """Gives batches to free runners; returns when to look again (None: once one is ready)."""
@@ -156,8 +154,8 @@ class Collector:
                 return decision.wake_at_ns
             self._lineup.remove(decision.frames, now_ns)
             classes = tuple(self._cameras[f.meta.camera].config.classes for f in decision.frames)
-            self._model.infer(Batch(self._batches, decision.frames, classes, now_ns))
-            self._batches += 1
+            number = self._results.expect(f.meta.camera for f in decision.frames)
+            self._model.infer(Batch(number, decision.frames, classes, now_ns))
         self._busy = True
         return None
 

@@ -61,8 +61,8 @@ def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
     collector = Collector(spec, model, results, stop, orders)
     link.send(_report(model, time.monotonic() - began))
     successor.first_is_ready()
-    batches = collector.run()
-    results.close(batches)
+    collector.run()
+    results.close()
 
 
 def results_for(spec: InferenceSpec, link: SupervisorLink, runners: int) -> Results:

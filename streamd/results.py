@@ -84,7 +84,7 @@ class Outlet:
 
 
 class Results:
-    """Takes batches in any order and publishes their frames in theirs."""
+    """Takes batches in any order and publishes the frames of each camera in theirs."""
 
     def __init__(
         self,
@@ -129,13 +129,17 @@ class Results:
             del self._indices[outlet.camera_id]
         self._link.send(CameraGone(index))
 
+    def expect(self, cameras: Iterable[int]) -> int:
+        """The number of another batch, with frames of `cameras`; in the order of their frames."""
+        return self._turnstile.announce(cameras)
+
     def enter(self, number: int, result: BatchResult) -> None:
         """Hands in batch `number`; waits while too many wait for an earlier one."""
         self._turnstile.enter(number, result)
 
-    def close(self, batches: int) -> None:
-        """Publishes all of the `batches` that were collected, and ends."""
-        self._turnstile.close(batches)
+    def close(self) -> None:
+        """Publishes all batches that are expected, and ends."""
+        self._turnstile.close()
         self._thread.join()
         left = self._publisher.close(_FLUSH_WITHIN_S)
         if left:
