@@ -13,6 +13,7 @@ from streamd.memory import Doorbell
 from streamd.messages import LetCameraGo, TakeCameraToo
 from streamd.model_instance import Batch, Desk, ModelInstance
 from streamd.results import BatchResult, Results
+from streamd.scheduling import Scheduling
 from streamd.slots import FrameMeta
 from streamd.specs import InferenceSpec, ReadCamera
 
@@ -46,6 +47,7 @@ class Collector:
         self._lineup = Lineup()
         self._mine = np.zeros(spec.pool.count, np.bool_)
         self._cameras: dict[int, ReadCamera] = {}
+        self._scheduling = Scheduling()
         for camera in spec.cameras:
             self._add(camera)
         self._freed = Doorbell()
@@ -101,11 +103,16 @@ class Collector:
         self._cameras[camera.index] = camera
         self._lineup.rank(camera.index, camera.config.priority)
         self._mark(camera, mine=True)
+        self._schedule()
 
     def _remove(self, index: int) -> None:
         self._mark(self._cameras.pop(index), mine=False)
         self._lineup.forget(index)
         self._results.remove(index)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        self._scheduling.follow(camera.config for camera in self._cameras.values())
 
     def _mark(self, camera: ReadCamera, *, mine: bool) -> None:
         self._mine[camera.ring.first : camera.ring.first + camera.ring.count] = mine

@@ -10,11 +10,13 @@ from typing import Literal
 
 from streamd.camera import Camera, CameraPlan
 from streamd.clock import Backoff, SystemClock
+from streamd.config import CameraConfig
 from streamd.hwaccel import Accelerator
 from streamd.letterbox import FastScaler, Scaler
 from streamd.messages import LetCameraGo, ReadCameraToo, ToWorker
 from streamd.motion import MotionGate
 from streamd.prctl import set_process_name
+from streamd.scheduling import Scheduling
 from streamd.slot_writer import SlotRing, SlotWriter, Space, Waiters
 from streamd.slots import Ring
 from streamd.source import source_for
@@ -44,6 +46,7 @@ def _ingest(spec: IngestSpec, link: SupervisorLink) -> None:
 class _Reader:
     """A camera, its slots, the thread that reads it, and what wakes it when one was released."""
 
+    config: CameraConfig
     camera: Camera
     ring: Ring
     thread: threading.Thread
@@ -63,6 +66,7 @@ class Readers:
         self._link = link
         self._readers: dict[int, _Reader] = {}
         self._waiters = Waiters(spec.pool)
+        self._scheduling = Scheduling()
 
     def order(self, message: ToWorker) -> None:
         """Does what the supervisor asks for."""
@@ -73,6 +77,7 @@ class Readers:
                 reader = self._readers.pop(index)
                 self._waiters.leave(reader.ring)
                 reader.stop()
+                self._schedule()
             case _:
                 raise TypeError(f"{type(message).__name__} is not for an ingest worker")
 
@@ -84,8 +89,12 @@ class Readers:
             target=self._run, args=(assignment, camera), name=assignment.config.id, daemon=True
         )
         ring = assignment.ring
-        self._readers[assignment.index] = _Reader(camera, ring, thread, space)
+        self._readers[assignment.index] = _Reader(assignment.config, camera, ring, thread, space)
+        self._schedule()
         thread.start()
+
+    def _schedule(self) -> None:
+        self._scheduling.follow(reader.config for reader in self._readers.values())
 
     def space_released(self) -> None:
         """Wakes the files that wait for a slot."""
