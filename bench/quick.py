@@ -38,6 +38,8 @@ def main() -> None:
         runs = [found, *(now()[1] for _ in range(2))]
         baselines[precision] = {name: median(run[name] for run in runs) for name in found}
         BASELINE.write_text(json.dumps(baselines, indent=1) + "\n")
+        compare(found, baselines[precision])
+        return
     if precision not in baselines:
         sys.exit(f"{BASELINE}: has no ratios of {precision} engines; --keep adds this machine's")
     dropped = compare(found, baselines[precision])

@@ -1,5 +1,6 @@
 """The engines that are kept on this machine: one more, all of them, only those that fit."""
 
+import functools
 import shutil
 import time
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ def _entries(cache: EngineCache) -> list[tuple[Entry, str | None]]:
     return [(entry, _misfit(entry, platforms)) for entry in cache.entries()]
 
 
+@functools.cache  # it loads a library, and to prune and list asks twice
 def _platform(name: str) -> tuple[str, str] | None:
     try:
         platform = load_backend(name).platform()

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from streamd.config import CameraConfig
 
-_POLICIES = (os.SCHED_OTHER, os.SCHED_BATCH)
+_OURS = (os.SCHED_OTHER, os.SCHED_BATCH)
 
 
 class Scheduling:
@@ -28,12 +28,12 @@ class Scheduling:
                 break
         if batch != self._batch:
             self._batch = batch
-            _change(*_POLICIES[:: 1 if batch else -1])
+            _schedule(os.SCHED_BATCH if batch else os.SCHED_OTHER)
 
 
-def _change(former: int, policy: int) -> None:
+def _schedule(policy: int) -> None:
     """Threads have theirs each; new ones inherit that of the thread that starts them."""
     for task in map(int, os.listdir("/proc/self/task")):
         with suppress(OSError):  # it ended meanwhile, or the system does not let us
-            if os.sched_getscheduler(task) == former:
+            if os.sched_getscheduler(task) in _OURS:
                 os.sched_setscheduler(task, policy, os.sched_param(0))

@@ -120,7 +120,7 @@ class OpenVinoBackend:
     def _devices(self) -> list[str]:
         return [d for d in self._core.available_devices if d == "CPU" or d.startswith("GPU")]
 
-    def _fastest(self, order: BuildOrder, graph: bytes, tell: Callable[[str], None]) -> _Setting:
+    def _fastest(self, order: EngineOrder, graph: bytes, tell: Callable[[str], None]) -> _Setting:
         """The setting with the most frames a second at the largest batch."""
         network = self._sized(graph, order.ladder[-1])
         settings = list(self._settings(order.precision))
