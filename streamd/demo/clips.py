@@ -1,6 +1,8 @@
 """Scenes as real video files, with the truth of every frame."""
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -70,7 +72,7 @@ def write_images(
     """Encodes `images`, (height, width, 3) uint8 RGB of `size` (width, height), as write_clip."""
     encoder, pixel_format, options = _ENCODERS[codec]
     full_range = codec == "mjpeg"
-    with av.open(str(path), "w") as container:
+    with _policy_kept(), av.open(str(path), "w") as container:
         rate = Fraction(fps).limit_denominator(1001)
         stream = cast(VideoStream, container.add_stream(encoder, rate=rate, options=options))
         stream.width, stream.height, stream.pix_fmt = *size, pixel_format
@@ -91,3 +93,13 @@ def write_images(
             frame.pts, frame.time_base = index, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+@contextmanager
+def _policy_kept() -> Iterator[None]:
+    """SVT-AV1, run as root, leaves its caller SCHED_FIFO, and so all that the caller starts."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)

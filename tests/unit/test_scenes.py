@@ -1,5 +1,6 @@
 """Scenes: the same from the same seed, and their truth is what can be seen."""
 
+import os
 from pathlib import Path
 
 import av
@@ -109,6 +110,13 @@ def test_a_clip_decodes_to_the_frames_that_were_drawn(tmp_path: Path, codec: str
         # A wrong matrix or range shifts the mean of some channel by 7 or more.
         shift = np.abs((image.astype(np.int16) - drawn).mean(axis=(0, 1)))
         assert shift.max() < 3
+
+
+@pytest.mark.parametrize("codec", SUFFIXES)
+def test_writing_a_clip_leaves_the_policy_of_its_thread(tmp_path: Path, codec: str) -> None:
+    before = os.sched_getscheduler(0)
+    write_clip(tmp_path / f"clip.{SUFFIXES[codec]}", Scene(3, 160, 120, fps=10.0), 0.5, codec)
+    assert os.sched_getscheduler(0) == before
 
 
 def decoded(clip: Clip, codec: str) -> list[tuple[float, NDArray[np.uint8]]]:

@@ -14,9 +14,7 @@ LIVE = CameraConfig(id="live", url="rtsp://h/s")
 
 @pytest.fixture
 def other_thread() -> Iterator[int]:
-    """The kernel's number of a thread that waits; it and this one are scheduled as is usual."""
-    # SVT-AV1, run as root by other tests, leaves its caller SCHED_FIFO.
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    """The kernel's number of a thread that waits."""
     numbers, end = list[int](), threading.Event()
     started = threading.Event()
 
