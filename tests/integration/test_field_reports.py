@@ -117,7 +117,8 @@ def test_redis_holds_references_and_a_bounded_number_of_them(
 def test_an_inference_that_keeps_dying_backs_off_and_the_service_is_not_ready(
     daemon: DaemonFactory, clip: Clip
 ) -> None:
-    running = daemon(f"publish: all\ncameras: [{{id: a, url: {clip.path}, loop: true}}]")
+    file = f"{{id: a, url: {clip.path}, loop: true, paced: true}}"
+    running = daemon(f"publish: all\ncameras: [{file}]")
     running.wait_events(3)
     for count in range(1, 5):
         (worker,) = eventually(lambda: running.children("inference"))

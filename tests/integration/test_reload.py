@@ -1,6 +1,6 @@
 """The file changes while the service runs: exactly the cameras that changed are touched."""
 
-import shutil
+import json
 import signal
 from pathlib import Path
 
@@ -208,27 +208,26 @@ def with_labels(source: Path, target: Path, labels: list[str]) -> Path:
     return target
 
 
-def with_model(path: Path, *lines: str, more: str = "") -> str:
-    return f"publish: all\nmodel: {{path: {path}, batch_size: 2{more}}}\n" + cameras(
-        *lines
-    ).removeprefix("publish: all\n")
+def with_model(path: Path, *lines: str, **changed: object) -> str:
+    """The engine of test_field_reports.py, built only once for both, or as `changed`."""
+    model = {"path": str(path), "batch_size": 4, "imgsz": 320, "precision": "fp32"} | changed
+    return cameras(*lines) + f"model: {json.dumps(model)}\n"
 
 
 def test_a_new_model_takes_over_between_two_batches_and_no_frame_is_lost(
     daemon: DaemonFactory, clip: Clip, tmp_path: Path
 ) -> None:
-    first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
-    shutil.copy(SHIPPED, first)
-    with_labels(SHIPPED, second, [f"new-{label}" for label in names(SHIPPED)])
+    labels = [f"new-{label}" for label in names(SHIPPED)]
+    second = with_labels(SHIPPED, tmp_path / "second.onnx", labels)
     file = f"url: {clip.path}, loop: true"
-    both, small = (f"id: a, {file}", f"id: b, {file}, paced: true"), ", imgsz: 320, precision: fp32"
-    running = daemon(with_model(first, *both, more=small))
+    both = f"id: a, {file}", f"id: b, {file}, paced: true"
+    running = daemon(with_model(SHIPPED, *both))
     running.wait_ready()
     running.wait_events(20, "b")
     workers = {child.pid for child in running.children()}
 
-    wanted = f"id: c, {file}, paced: true, classes: [new-{names(SHIPPED)[0]}]"
-    rewrite(running, with_model(second, *both, wanted, more=small))
+    wanted = f"id: c, {file}, paced: true, classes: [{labels[0]}]"
+    rewrite(running, with_model(second, *both, wanted))
     assert running.wait_for_log("reloaded")["started"] == ["c"]
     running.wait_for_log("model_swapped", model=str(second))
     running.wait_events(len(running.events("b")) + 20, "b")
@@ -245,9 +244,7 @@ def test_a_new_model_takes_over_between_two_batches_and_no_frame_is_lost(
         for event in events:
             fresh = event.data.model == "second"
             assert all(found.label.startswith("new-") == fresh for found in event.data.objects)
-    assert {x.label for e in running.events("c") for x in e.data.objects} <= {
-        f"new-{names(SHIPPED)[0]}"
-    }
+    assert {x.label for e in running.events("c") for x in e.data.objects} <= {labels[0]}
     frames = running.wait_for_log("stopped")["frames"]
     assert balanced(frames)
     assert frames["inferred"] == len(running.events())
@@ -265,18 +262,18 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one(
     rewrite(running, with_model(bad, file))
     assert "bad.onnx" in running.wait_for_log("reload_failed")["reason"]
 
-    rewrite(running, with_model(SHIPPED, file, more=", precision: int8"))
+    rewrite(running, with_model(SHIPPED, file, precision="int8"))
     failed = running.wait_for_log("model_swap_failed")
     assert "model.calibrate" in failed["reason"]
     assert failed["effect"] == f"{SHIPPED} goes on"
 
-    rewrite(running, with_model(SHIPPED, file, more=", imgsz: 160"))
+    rewrite(running, with_model(SHIPPED, file, imgsz=160))
     told = running.wait_for_log("reload_partial")
     assert told["sections"] == ["model"]
     assert "its input is 160x160" in told["reason"]
 
     # What was refused is not held against what comes next.
-    rewrite(running, with_model(SHIPPED, file, more=", confidence: 0.999"))
+    rewrite(running, with_model(SHIPPED, file, confidence=0.999))
     running.wait_for_log("model_swapped")
     eventually(lambda: running.events()[-1].n == 0)
     assert len(sessions(running, "a")) == 1
