@@ -55,7 +55,7 @@ class Control:
         self._log = get_logger()
 
     def put_camera(self, camera: CameraConfig) -> str:
-        """Reads `camera`; gives "started", "restarted" or "unchanged".
+        """Reads `camera`; gives "started", "restarted" or "unchanged", of a disabled one "stopped".
 
         It stays over reloads, unless the file has a camera of that id by then. Raises StreamdError
         where it cannot be read, TimeoutError where the supervisor is busy.
@@ -95,16 +95,19 @@ class Control:
         check_classes(self._layout.config, [camera], self._swap.newest)
         if camera.enabled:
             self._roster.start(camera)
-        elif before is not None:
-            self._roster.stop(camera.id)
+            result = "restarted" if before is not None else "started"
+        else:
+            if before is not None:
+                self._roster.stop(camera.id)
+            result = "stopped"
         self._by_request[camera.id] = camera
-        result = "restarted" if before is not None else "started"
         self._log.info("camera_put", camera=camera.id, result=result)
         return result
 
     def _delete(self, camera: str) -> str:
-        self._roster.stop(camera)
-        self._by_request.pop(camera, None)
+        asked = self._by_request.pop(camera, None)
+        if asked is None or asked.enabled:
+            self._roster.stop(camera)
         self._log.info("camera_deleted", camera=camera)
         return "stopped"
 

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Protocol
 
-from fastapi import Body, FastAPI, HTTPException, Request, Response
+from fastapi import Body, FastAPI, HTTPException, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ValidationError
+from starlette.routing import Match
 
 from streamd import __version__
 from streamd.config import CameraConfig, HttpConfig, mask_url
@@ -16,6 +17,9 @@ from streamd.config.section import key_of
 from streamd.errors import AdmissionError, StreamdError
 from streamd.fleet import CameraEntry, Fleet
 from streamd.metrics import registry_of
+
+_CAMERA = CameraConfig.model_json_schema()
+_CameraId = Annotated[str, Path(json_schema_extra=_CAMERA["properties"]["id"])]
 
 
 class FrameCounts(BaseModel):
@@ -140,13 +144,22 @@ def build_app(
         return [camera_status(fleet, entry) for entry in fleet.cameras.values()]
 
     @app.get("/api/v1/cameras/{camera_id}", responses={404: {"description": "No such camera"}})
-    def camera(camera_id: str) -> CameraStatus:
+    def camera(camera_id: _CameraId) -> CameraStatus:
         entry = fleet.cameras.get(camera_id)
         if entry is None:
             raise HTTPException(404, f"no camera {camera_id!r}")
         return camera_status(fleet, entry)
 
     _add_changes(app, config, control)
+
+    @app.exception_handler(405)
+    async def not_allowed(request: Request, _: Exception) -> JSONResponse:
+        # A route knows its own method only (RFC 9110, 15.5.6: those of the path are to be told).
+        matching = (r for r in app.router.routes if r.matches(request.scope)[0] is not Match.NONE)
+        methods = {method for route in matching for method in getattr(route, "methods", ())}
+        allowed = {"Allow": ", ".join(sorted(methods))}
+        return JSONResponse({"detail": "Method Not Allowed"}, 405, allowed)
+
     return app
 
 
@@ -162,10 +175,10 @@ def _add_changes(app: FastAPI, config: HttpConfig, control: Control) -> None:
 
     @app.put(
         "/api/v1/cameras/{camera_id}",
-        responses={code: {"model": Refused} for code in (403, 409, 422, 503)},
+        responses={code: {"model": Refused} for code in (400, 403, 409, 422, 503)},
         openapi_extra=_camera_body(),
     )
-    def put_camera(camera_id: str, body: Annotated[dict[str, Any], Body()]) -> Changed:
+    def put_camera(camera_id: _CameraId, body: Annotated[dict[str, Any], Body()]) -> Changed:
         _check_open(config)
         try:
             camera = CameraConfig.model_validate({**body, "id": camera_id})
@@ -183,7 +196,7 @@ def _add_changes(app: FastAPI, config: HttpConfig, control: Control) -> None:
         "/api/v1/cameras/{camera_id}",
         responses={code: {"model": Refused} for code in (403, 404, 503)},
     )
-    def delete_camera(camera_id: str) -> Changed:
+    def delete_camera(camera_id: _CameraId) -> Changed:
         _check_open(config)
         try:
             return Changed(camera=camera_id, result=control.delete_camera(camera_id))
@@ -200,9 +213,8 @@ def _check_open(config: HttpConfig) -> None:
 
 def _camera_body() -> dict[str, Any]:
     """The request's schema: a camera as in the file, without its id, which stands in the path."""
-    schema = CameraConfig.model_json_schema()
-    schema["properties"].pop("id")
-    schema["required"] = ["url"]
+    properties = {name: value for name, value in _CAMERA["properties"].items() if name != "id"}
+    schema = {**_CAMERA, "properties": properties, "required": ["url"]}
     content = {"application/json": {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}
 

@@ -1,6 +1,7 @@
 """The API against requests drawn from its own OpenAPI document, and against others."""
 
 import random
+import re
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -89,3 +90,17 @@ def test_requests_after_the_openapi_document(address: str) -> None:
 @pytest.mark.slow
 def test_thousands_of_requests_after_the_openapi_document(address: str) -> None:
     bear(address, ROUNDS or 20_000)
+
+
+def test_what_a_path_takes_and_refuses_is_what_the_document_says(address: str) -> None:
+    with httpx.Client(base_url=address, timeout=10) as client:
+        path = "/api/v1/cameras/{camera_id}"
+        documented = client.get("/openapi.json").json()["paths"][path]
+        answer = client.options("/api/v1/cameras/gate")
+        assert answer.status_code == 405
+        assert answer.headers["Allow"].split(", ") == sorted(map(str.upper, documented))
+        (name,) = documented["put"]["parameters"]
+        assert re.fullmatch(name["schema"]["pattern"], "gate")
+        assert not re.fullmatch(name["schema"]["pattern"], "*")
+        no_text = client.put("/api/v1/cameras/gate", content=b"\xff", headers=HEADERS[1])
+        assert str(no_text.status_code) in documented["put"]["responses"]

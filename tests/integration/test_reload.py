@@ -164,8 +164,12 @@ def test_cameras_come_change_and_go_through_the_api(api: Api, clip: Clip) -> Non
     # It stays when the file is read again, and the file's cameras are not touched.
     api.running.process.send_signal(signal.SIGHUP)
     assert api.running.wait_for_log("reloaded")["stopped"] == []
+    assert api.ask("PUT", "new", **settings, enabled=False).json()["result"] == "stopped"
+    assert api.ask("GET", "new").status_code == 404
     assert api.ask("DELETE", "new").json()["result"] == "stopped"
     assert api.ask("DELETE", "new").status_code == 404
+    assert api.ask("PUT", "new", **settings).json()["result"] == "started"
+    assert api.ask("DELETE", "new").json()["result"] == "stopped"
     assert api.ask("GET", "new").status_code == 404
     assert len(sessions(api.running, "a")) == 1
 
