@@ -129,10 +129,12 @@ def build_app(
     def metrics() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     def healthz() -> Health:
         return Health(status="ok")
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", responses={503: {"model": Health}})
     def readyz(response: Response) -> Health:
         missing = fleet.not_ready(inference_workers)

@@ -99,6 +99,7 @@ def test_what_a_path_takes_and_refuses_is_what_the_document_says(address: str) -
         answer = client.options("/api/v1/cameras/gate")
         assert answer.status_code == 405
         assert answer.headers["Allow"].split(", ") == sorted(map(str.upper, documented))
+        assert client.head("/healthz").status_code == 200  # as many watchers of services ask
         (name,) = documented["put"]["parameters"]
         assert re.fullmatch(name["schema"]["pattern"], "gate")
         assert not re.fullmatch(name["schema"]["pattern"], "*")
