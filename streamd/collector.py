@@ -64,6 +64,8 @@ class Collector:
             self._wait(wake_at_ns)
             began = time.thread_time_ns()
             self._follow_orders()
+            if self._retired:
+                self._retired = [old for old in self._retired if old.busy]
             self._repeat(self._admit())
             wake_at_ns = self._dispatch()
             spent = time.thread_time_ns() - began
@@ -95,7 +97,7 @@ class Collector:
 
     def _use(self, model: ModelInstance) -> None:
         self._model.finish()
-        self._retired = [old for old in (*self._retired, self._model) if old.busy]
+        self._retired.append(self._model)
         self._model = model
         model.start(self._desk)
 

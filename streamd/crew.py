@@ -60,6 +60,7 @@ class Crew:
 
     def _quarantine(self, place: CameraPlace) -> None:
         number = self._layout.quarantine(place)
+        self._tell_inference(place)  # whose bell to ring when slots are free
         if all(worker.number != number for worker in self.ingest):
             body = partial(self._ingest_body, number)
             self.ingest.append(WorkerProcess(f"ingest-{number}", "ingest", number, body))
@@ -109,9 +110,7 @@ class Crew:
 
     def begin(self, place: CameraPlace) -> None:
         """Lets the workers of a new place know; those that start later are told then."""
-        for worker in self.inference:
-            if worker.alive and worker.number == place.reader:
-                worker.send(TakeCameraToo(_read_camera(place)))
+        self._tell_inference(place)
         reader = self.reader_of(place)
         if reader.alive:
             place.begun = True
@@ -126,10 +125,17 @@ class Crew:
 
     def forget(self, place: CameraPlace) -> bool:
         """Has inference forget a camera. False where no worker knows it."""
+        if place.held:
+            return False
         workers = [w for w in self.inference if w.alive and w.number == place.reader]
         for worker in workers:
             worker.send(LetCameraGo(place.index))
         return bool(workers)
+
+    def _tell_inference(self, place: CameraPlace) -> None:
+        for worker in self.inference:
+            if worker.alive and worker.number == place.reader:
+                worker.send(TakeCameraToo(_read_camera(place)))
 
     def use_model(self, order: UseModel) -> bool:
         """Has inference change its model. False where no worker is there to do it."""
@@ -147,8 +153,11 @@ class Crew:
         return WorkerIdentity(name, self._pid, self._layout.config.log)
 
     def _next_session(self) -> int:
-        """A new one for every start of a reader, so that no event id comes twice."""
-        self._session = max(self._session + 1, int(time.time()))
+        """A new one for every start of a reader, so that no event id comes twice.
+
+        In milliseconds, so that a thousand starts at once are not ahead of the clock for long.
+        """
+        self._session = max(self._session + 1, int(time.time() * 1000))
         return self._session
 
     def _assignment(self, place: CameraPlace, session: int) -> CameraAssignment:
@@ -190,11 +199,12 @@ class Crew:
 
     def _inference_body(self, number: int) -> tuple[Any, InferenceSpec]:
         layout = self._layout
-        places = layout.places.values()
+        # A held camera comes later, once nothing is left of the one before it.
+        places = [p for p in layout.places.values() if p.reader == number and not p.held]
         return inference_main, InferenceSpec(
             identity=self._identity(f"inference-{number}"),
             number=number,
-            cameras=tuple(_read_camera(place) for place in places if place.reader == number),
+            cameras=tuple(_read_camera(place) for place in places),
             model=layout.model,
             model_config=layout.config.model,
             redis=layout.config.redis,

@@ -80,6 +80,7 @@ class Outlet:
             frame.meta.ready_ns,
             frame.meta.capture_ns,
             still=frame.meta.still,
+            place=index,
         )
 
 
@@ -118,8 +119,9 @@ class Results:
         self._thread.start()
 
     def add(self, camera: ReadCamera) -> None:
-        """Another camera, before its first frame."""
-        self._outlets[camera.index] = self._make_outlet(camera.config)
+        """Another camera, before its first frame; or one that is read by another worker now."""
+        if camera.index not in self._outlets:
+            self._outlets[camera.index] = self._make_outlet(camera.config)
         self._indices[camera.config.id] = camera.index
 
     def remove(self, index: int) -> None:
@@ -259,6 +261,9 @@ class Deliveries:
 
     def _book(self, entries: Sequence[Entry], column: str) -> None:
         for entry in entries:
-            camera = self._cameras.get(str(entry.fields["camera"]))
+            # A camera that was changed has two places for a while.
+            camera = entry.place
+            if camera is None:
+                camera = self._cameras.get(str(entry.fields["camera"]))
             if camera is not None:
                 self._ledger.add(camera, column)

@@ -42,13 +42,12 @@ class _Leaving:
 
 @dataclass(frozen=True, slots=True)
 class _Arriving:
-    """A camera whose reader starts once no frame of place `after` is left.
+    """A camera whose reader starts once no frame is left of places that it had before.
 
-    From `at_s` on, a reader of that place that is stuck is waited for no more.
+    From `at_s` on, a reader of such a place that is stuck is waited for no more.
     """
 
     place: CameraPlace
-    after: int
     at_s: float
 
 
@@ -68,7 +67,7 @@ class Roster:
         self._clock_s = clock_s
         self._leaving: dict[int, _Leaving] = {}
         self._arriving: list[_Arriving] = []
-        self._postponed: list[CameraConfig] = []
+        self._postponed: dict[str, CameraConfig] = {}
         self._log = get_logger()
 
     def apply(self, cameras: Iterable[CameraConfig]) -> Changes:
@@ -89,18 +88,22 @@ class Roster:
     def start(self, camera: CameraConfig) -> None:
         """Reads `camera` from now on, instead of the one with its id. Raises SetupError."""
         place = self._layout.admit(camera)
-        before = self._fleet.cameras.get(camera.id)
-        if before is not None:
-            self.stop(camera.id)
+        if camera.id in self._fleet.cameras:
+            self._stop(camera.id)
+        self._postponed.pop(camera.id, None)
         self._fleet.add(camera, place.index)
-        if before is None:
-            self._crew.begin(place)
-        else:
+        if self._before(place):
             place.held = True
-            self._arriving.append(_Arriving(place, before.index, self._clock_s() + _HANDOVER_S))
+            self._arriving.append(_Arriving(place, self._clock_s() + _HANDOVER_S))
+        else:
+            self._crew.begin(place)
 
     def stop(self, camera: str) -> None:
-        """Reads a camera no more; its last frames still become events."""
+        """Reads a camera no more; its last frames still become events. KeyError: there is none."""
+        if self._postponed.pop(camera, None) is None or camera in self._fleet.cameras:
+            self._stop(camera)
+
+    def _stop(self, camera: str) -> None:
         entry = self._fleet.cameras[camera]
         place = self._layout.places[entry.index]
         self._fleet.remove(camera)
@@ -134,8 +137,8 @@ class Roster:
         for leaving in list(self._leaving.values()):
             if not leaving.read:
                 self._see_off(leaving)
-        postponed, self._postponed = self._postponed, []
-        for camera in postponed:
+        postponed, self._postponed = self._postponed, {}
+        for camera in postponed.values():
             self._try_start(camera)
         now_s = self._clock_s()
         for arriving in list(self._arriving):
@@ -150,11 +153,16 @@ class Roster:
             self._fleet.gone(leaving.place.index)
 
     def _may_begin(self, arriving: _Arriving, now_s: float) -> bool:
-        before = self._leaving.get(arriving.after)
-        if before is None:
-            return True
-        stuck = before.read and now_s >= arriving.at_s
-        return stuck and not self._layout.ledger.camera(arriving.after).in_flight
+        late = now_s >= arriving.at_s
+        return all(
+            late and before.read and not self._layout.ledger.camera(before.place.index).in_flight
+            for before in self._before(arriving.place)
+        )
+
+    def _before(self, place: CameraPlace) -> list[_Leaving]:
+        """Places that the same camera has not left yet."""
+        same = [x for x in self._leaving.values() if x.place.config.id == place.config.id]
+        return [leaving for leaving in same if leaving.place is not place]
 
     def _see_off(self, leaving: _Leaving) -> None:
         place = leaving.place
@@ -175,7 +183,7 @@ class Roster:
             self.start(camera)
         except SetupError as error:
             if self._leaving:
-                self._postponed.append(camera)
+                self._postponed[camera.id] = camera
                 return True
             self._log.error("camera_refused", camera=camera.id, reason=str(error))
             return False

@@ -20,7 +20,8 @@ class Entry(msgspec.Struct, frozen=True):
     """One stream entry to be sent; its field `id` tells it from all others.
 
     `ready_ns` and `capture_ns` go back to the listener. A `spooled` entry was on disk, perhaps
-    since an earlier process. A `still` one is of a frame that was not inferred.
+    since an earlier process. A `still` one is of a frame that was not inferred. `place` is its
+    camera's number; None where only the fields are known.
     """
 
     stream: str
@@ -29,6 +30,7 @@ class Entry(msgspec.Struct, frozen=True):
     capture_ns: int = 0
     spooled: bool = False
     still: bool = False
+    place: int | None = None
 
     @property
     def id(self) -> str:
