@@ -45,7 +45,11 @@ def run_child(
             env={**os.environ, **(environment or {})},
         ) as process:
             os.close(speaks)
-            last = _listen(listens, tell)
+            try:
+                last = _listen(listens, tell)
+            except BaseException:  # a signal, say: whoever does not wait for it wants none of it
+                process.kill()
+                raise
         if "done" in last:
             done: dict[str, Any] = last["done"]
             return done

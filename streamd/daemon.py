@@ -18,6 +18,7 @@ from streamd.logs import get_logger
 from streamd.preflight import missing_files
 from streamd.redis_client import check_redis
 from streamd.reload import Reloaded
+from streamd.signals import EndedEarly, Signals
 from streamd.supervisor import Supervisor
 
 
@@ -32,6 +33,20 @@ def run_daemon(
     `on_start` gets the supervisor, the fleet and the HTTP port just before the workers start.
     Raises StreamdError for whatever would make the run useless from its start.
     """
+    signals = Signals()
+    try:
+        return _run(config, signals, until_done, on_start)
+    except EndedEarly as early:
+        get_logger().info("stopping", reason=str(early))
+        return 0
+
+
+def _run(
+    config: Config,
+    signals: Signals,
+    until_done: bool,
+    on_start: Callable[[Supervisor, Fleet, int], None],
+) -> int:
     _check_useful(config, until_done)
     model = model_of(config)
     check_classes(config, config.enabled_cameras, model)
@@ -40,7 +55,7 @@ def run_daemon(
     port = int(listener.getsockname()[1])
     try:
         redis_error = check_redis(config.redis)
-    except Exception:
+    except BaseException:
         listener.close()
         raise
     fleet = Fleet(layout.ledger)
@@ -52,6 +67,7 @@ def run_daemon(
         fleet,
         supervisor_pid=os.getpid(),
         until_done=until_done,
+        signals=signals,
         load=partial(_load_again, config, until_done),
     )
 

@@ -65,6 +65,7 @@ class Fleet:
     def remove(self, camera: str) -> None:
         """A camera that is not to be read any more."""
         self.cameras = {id_: entry for id_, entry in self.cameras.items() if id_ != camera}
+        self._samples.pop(camera, None)
 
     def saw(self, counts: Mapping[str, int]) -> None:
         """Objects by label. Those that are first seen once there are many are counted as others."""
@@ -132,6 +133,11 @@ class Fleet:
         """Seconds since the camera's newest frame; None before its first."""
         last_ns = self.ledger.get(entry.index, "last_frame_ns")
         return (time.monotonic_ns() - last_ns) / 1e9 if last_ns else None
+
+    def last_inferred_ns(self) -> int:
+        """When the newest result of any camera was there, in monotonic time; 0 before the first."""
+        indices = [entry.index for entry in self.cameras.values()]
+        return max((self.ledger.get(i, "last_inferred_ns") for i in indices), default=0)
 
     def not_ready(self, inference_workers: int) -> list[str]:
         """What keeps the service from being ready, one line each."""

@@ -79,18 +79,32 @@ class WorkerProcess:
         return self._process.sentinel if self._process else None
 
     def start(self) -> None:
-        """Starts the process."""
-        ours, theirs = multiprocessing.Pipe()
-        target, spec = self._start_body()
-        process = _SPAWN.Process(target=target, args=(spec, theirs), name=self.name)
-        process.start()
-        theirs.close()
-        self._process, self._connection = process, ours
+        """Starts the process.
+
+        Raises OSError where the machine has no room for one, which is to be tried again.
+        """
+        try:
+            self._process, self._connection = self._spawn()
+        except OSError:
+            self.start_at_s = self._now_s() + self._backoff.next_delay_s()
+            raise
         self.starts += 1
         self.last_words = ""
         self._hung = False
         self._unanswered = 0
         self._started_s = self._pinged_s = self._now_s()
+
+    def _spawn(self) -> tuple[SpawnProcess, Connection]:
+        ours, theirs = multiprocessing.Pipe()
+        with theirs:
+            try:
+                target, spec = self._start_body()
+                process = _SPAWN.Process(target=target, args=(spec, theirs), name=self.name)
+                process.start()
+            except BaseException:
+                ours.close()
+                raise
+        return process, ours
 
     def send(self, message: ToWorker) -> None:
         """Tells the worker, if it still listens."""

@@ -6,10 +6,8 @@ It never decodes and never loads an engine: it must survive whatever does.
 import os
 import signal
 import time
-from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import wait
-from types import FrameType
 from typing import Any
 
 from streamd.control import Control
@@ -17,7 +15,6 @@ from streamd.crew import Crew
 from streamd.fleet import Fleet
 from streamd.layout import Layout
 from streamd.logs import get_logger
-from streamd.memory import Doorbell
 from streamd.messages import CameraState
 from streamd.model_swap import ModelSwap
 from streamd.notify import notify
@@ -25,6 +22,7 @@ from streamd.process import Death, WorkerProcess
 from streamd.reload import Reloaded
 from streamd.reports import Reports
 from streamd.roster import Roster
+from streamd.signals import Signals
 from streamd.status import StatusStream
 from streamd.watchdog import Watchdog
 
@@ -33,13 +31,16 @@ _TICK_S = 0.5
 _INGEST_STOPS_WITHIN_S = 2.5
 _INFERENCE_STOPS_WITHIN_S = 5.5
 _STATUS_WITHIN_S = 1.0
+# A batch job takes what it takes, as long as frames get their outcomes.
+_STANDS_STILL_S = 120.0
 _HOPELESS_STARTS = 3
 
 
 class Supervisor:
     """Runs a layout. `until_done` ends when every file was read and published.
 
-    `load` reads the configuration file again, for SIGHUP.
+    `load` reads the configuration file again, for SIGHUP. One of `signals` to end lets all finish
+    in time, another one ends them at once.
     """
 
     def __init__(
@@ -49,14 +50,16 @@ class Supervisor:
         *,
         supervisor_pid: int,
         until_done: bool,
+        signals: Signals,
         load: Callable[[], Reloaded],
     ) -> None:
         self._layout = layout
         self._fleet = fleet
         self._until_done = until_done
         self._log = get_logger()
-        self._signals: deque[int] = deque()
-        self._bell = Doorbell()
+        self._signals = signals
+        self._bell = signals.bell
+        self._told_to_end = 0
         self._ending = False
         self._failed = False
         self._ready = False
@@ -71,7 +74,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Until a signal or the end of all files; returns the exit code."""
-        self._listen_to_signals()
+        self._signals.begin()
         try:
             self._status.start()
             self._status.service("started")
@@ -88,16 +91,7 @@ class Supervisor:
 
     def end(self) -> None:
         """Asks `run` to end, from another thread."""
-        self._signals.append(signal.SIGTERM)
-        self._bell.ring()
-
-    def _listen_to_signals(self) -> None:
-        def record(number: int, _: FrameType | None) -> None:
-            self._signals.append(number)
-            self._bell.ring()
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, record)
+        self._signals.add(signal.SIGTERM)
 
     def _wait(self, timeout_s: float) -> None:
         """Until a worker says something or ends, a signal comes, or the time is over."""
@@ -124,13 +118,13 @@ class Supervisor:
             self._ending = True
 
     def _handle_signals(self) -> None:
-        while self._signals:
-            number = self._signals.popleft()
-            if number == signal.SIGHUP:
+        while (number := self._signals.next()) is not None:
+            if number != signal.SIGHUP:
+                self._log.info("stopping", reason=number.name)
+                self._told_to_end += 1
+                self._ending = True
+            elif not self._ending:
                 self.control.reload()
-                continue
-            self._log.info("stopping", reason=signal.Signals(number).name)
-            self._ending = True
 
     def _keep_alive(self, worker: WorkerProcess) -> None:
         """Notices the end of a worker, and starts the next one in time."""
@@ -139,9 +133,20 @@ class Supervisor:
             if death is not None:
                 self._note_death(worker, death)
         elif self._crew.wanted(worker) and time.monotonic() >= worker.start_at_s:
+            self._start(worker)
+
+    def _start(self, worker: WorkerProcess) -> None:
+        try:
             worker.start()
-            if worker.starts > 1:
-                self._log.info("worker_restarted", worker=worker.name, starts=worker.starts)
+        except OSError as error:  # no memory, process or descriptor left: perhaps for a moment
+            retry_in_s = round(worker.start_at_s - time.monotonic(), 2)
+            reason = error.strerror or str(error)
+            self._log.error(
+                "worker_not_started", worker=worker.name, reason=reason, retry_in_s=retry_in_s
+            )
+            return
+        if worker.starts > 1:
+            self._log.info("worker_restarted", worker=worker.name, starts=worker.starts)
 
     def _reap(self, worker: WorkerProcess) -> Death | None:
         """Takes leave of a worker that has ended, after its last words; None while it lives."""
@@ -180,7 +185,10 @@ class Supervisor:
         )
 
     def _feed_watchdog(self) -> None:
-        if self._watchdog and self._watchdog.is_due(time.monotonic(), self._fleet.totals()):
+        if self._watchdog is None:
+            return
+        totals, last_ns = self._fleet.totals(), self._fleet.last_inferred_ns()
+        if self._watchdog.is_due(time.monotonic(), totals, last_ns):
             notify("WATCHDOG=1")
 
     def _work_is_over(self) -> bool:
@@ -213,18 +221,34 @@ class Supervisor:
         return int(self._failed or CameraState.FAILED in states or undelivered)
 
     def _stop(self, workers: list[WorkerProcess], within_s: float | None) -> None:
-        """Lets `workers` end by themselves, then kills. Another signal shortens the wait."""
+        """Lets `workers` end by themselves, then kills them.
+
+        Without `within_s` they have as long as frames get their outcomes, or until a signal comes.
+        """
         for worker in workers:
             worker.stop()
         deadline_s = None if within_s is None else time.monotonic() + within_s
+        totals, moved_s = self._fleet.totals(), time.monotonic()
+        killed: set[str] = set()
         while any(worker.alive for worker in workers):
             self._wait(0.1)
-            late = deadline_s is not None and time.monotonic() > deadline_s
+            self._handle_signals()
+            now_s = time.monotonic()
+            if totals != self._fleet.totals():
+                totals, moved_s = self._fleet.totals(), now_s
+            if deadline_s is None and self._told_to_end:
+                deadline_s = now_s + _INFERENCE_STOPS_WITHIN_S
+            ends_s = moved_s + _STANDS_STILL_S if deadline_s is None else deadline_s
             for worker in workers:
-                if worker.alive and (late or self._signals):
-                    self._log.warning("worker_killed", worker=worker.name, reason="did not stop")
-                    worker.kill()
+                if (now_s > ends_s or self._told_to_end > 1) and worker.name not in killed:
+                    killed.add(worker.name)
+                    self._kill(worker)
                 self._reap_stopped(worker)
+
+    def _kill(self, worker: WorkerProcess) -> None:
+        if worker.alive:
+            self._log.warning("worker_killed", worker=worker.name, reason="did not stop")
+            worker.kill()
 
     def _reap_stopped(self, worker: WorkerProcess) -> None:
         death = self._reap(worker)
@@ -232,6 +256,7 @@ class Supervisor:
             return
         lost = self._crew.close_books(worker)
         if lost or death.reason != "exited":
+            self._failed = self._failed or self._until_done
             self._log.warning(
                 "worker_ended", worker=worker.name, reason=death.reason, frames_lost=lost
             )

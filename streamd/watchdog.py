@@ -17,7 +17,7 @@ class Watchdog:
         self._interval_s = interval_s
         self._told_s = 0.0
         self._wanted = 0
-        self._inferred = 0
+        self._last_ns = 0
 
     @classmethod
     def of(cls, environ: Mapping[str, str], pid: int) -> "Watchdog | None":
@@ -29,15 +29,17 @@ class Watchdog:
             return None
         return cls(int(microseconds) / 1e6)
 
-    def is_due(self, now_s: float, frames: Mapping[str, int]) -> bool:
+    def is_due(self, now_s: float, frames: Mapping[str, int], last_inferred_ns: int) -> bool:
         """Whether to say so now; `frames` are those of all cameras by outcome, in total.
 
-        Asked at least four times within the interval; `now_s` is of any steady clock.
+        `last_inferred_ns` is when the model last gave a result, whatever became of that: a Redis
+        that is away is no reason for a restart. Asked at least four times within the interval;
+        `now_s` is of any steady clock.
         """
         if now_s - self._told_s < self._interval_s / 4:
             return False
         asked_for = frames["captured"] - sum(frames[name] for name in _NOT_TO_BE_INFERRED)
-        if asked_for > self._wanted and frames["inferred"] == self._inferred:
+        if asked_for > self._wanted and last_inferred_ns == self._last_ns:
             return False
-        self._told_s, self._wanted, self._inferred = now_s, asked_for, frames["inferred"]
+        self._told_s, self._wanted, self._last_ns = now_s, asked_for, last_inferred_ns
         return True

@@ -2,6 +2,9 @@
 
 import json
 import signal
+import socket
+import subprocess
+import sys
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -232,6 +235,56 @@ def test_sigterm_publishes_what_was_read_and_leaves_nothing(
     assert stopped["frames"]["in_flight"] == 0
     assert stopped["frames"]["inferred"] == len(running.events())
     assert not any(process.is_running() for process in family), began
+
+
+def test_a_reload_that_is_asked_for_at_the_end_ends_nothing_early(
+    daemon: DaemonFactory, clip: Clip
+) -> None:
+    running = daemon(f"publish: all\ncameras: [{{id: a, url: {clip.path}, loop: true}}]")
+    running.wait_events(20)
+    running.process.send_signal(signal.SIGTERM)
+    running.wait_for_log("stopping")
+    running.process.send_signal(signal.SIGHUP)
+    assert running.process.wait(20) == 0
+    assert not running.logged("worker_killed")
+    frames = running.wait_for_log("stopped")["frames"]
+    assert frames["inferred"] == len(running.events())
+    assert frames["in_flight"] == 0
+
+
+def test_files_that_are_read_and_not_inferred_are_no_success(
+    daemon: DaemonFactory, clip: Clip
+) -> None:
+    few = f"id: a, url: {clip.path}"
+    running = daemon(
+        f"publish: all\ningest: {{slots_per_camera: 80}}\ncameras: [{{{few}}}]", "--until-done"
+    )
+    inference = eventually(lambda: running.children("inference"))[0]
+    inference.suspend()
+    running.wait_for_log("camera_done")
+    # It waits for as long as that may take, until it is told to end.
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(20) == 1
+    (killed,) = running.logged("worker_killed")
+    assert killed["worker"] == "inference-0"
+
+
+def test_a_signal_before_anything_runs_ends_the_wait_for_redis(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = tmp_path / "config.yaml"
+        config.write_text(
+            f"redis: {{url: 'redis://127.0.0.1:{silent.getsockname()[1]}', timeout_s: 60}}\n"
+            "http: {port: 0}\nlog: {format: json}\n"
+            "cameras: [{id: a, url: 'rtsp://127.0.0.1:1/x'}]\n"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streamd", "run", str(config)], stderr=subprocess.PIPE, text=True
+        )
+        with silent.accept()[0]:
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert json.loads(said)["event"] == "stopping"
 
 
 def test_a_killed_inference_worker_is_replaced_and_its_frames_are_booked(

@@ -16,7 +16,7 @@ LAYERS = (
     "streamd errors clock memory notify journal log_file nvidia nvml prctl scenes scrape usage",
     "config",
     "slots timeline rtcp access_units turnstile logs ledger child hwaccel allocation thinning "
-    "scheduling watchdog",
+    "scheduling watchdog signals",
     "redis_client spool crash_report http_doors preflight",
     "batch overload source letterbox decoder spooler engines",
     "letterbox_exact motion detections publisher specs probe pictures checkpoint export_child "

@@ -1,8 +1,11 @@
 """When a worker counts as hung."""
 
+import errno
 import importlib
+import os
 from collections.abc import Iterator
 from multiprocessing.connection import wait
+from typing import NoReturn
 
 import pytest
 
@@ -62,3 +65,18 @@ def test_a_host_that_stood_still_is_no_fault_of_its_workers(
         worker.check()
     worker.kill()
     assert wait_for_end(worker) == "sigkill"
+
+
+def test_a_worker_that_the_machine_has_no_room_for_is_started_later(clock: FakeClock) -> None:
+    def no_room() -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    worker = WorkerProcess("w-0", "w", 0, no_room, clock)
+    for _ in range(3):
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(OSError, match="Too many open files"):
+            worker.start()
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert not worker.alive
+    assert worker.starts == 0
+    assert worker.start_at_s > clock.monotonic_ns() / 1e9
