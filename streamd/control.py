@@ -77,6 +77,8 @@ class Control:
         self._swap.tick()
         while not self._requests.empty():
             request = self._requests.get()
+            if not request.answer.set_running_or_notify_cancel():
+                continue  # who asked was told that it is not done
             try:
                 request.answer.set_result(request.work())
             except (StreamdError, KeyError) as error:
@@ -86,7 +88,12 @@ class Control:
         request = _Request(work, Future())
         self._requests.put(request)
         self._bell.ring()
-        return request.answer.result(_ANSWER_WITHIN_S)
+        try:
+            return request.answer.result(_ANSWER_WITHIN_S)
+        except TimeoutError:
+            if request.answer.cancel():
+                raise
+            return request.answer.result()  # it is being done
 
     def _put(self, camera: CameraConfig) -> str:
         before = self._fleet.cameras.get(camera.id)

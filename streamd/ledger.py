@@ -38,6 +38,7 @@ INFERENCE = (
     "events",
     "events_lost",
     "last_inferred_ns",
+    "drops_told",  # `dropped`, as the camera's last event told it
 )
 # What becomes of the frames that an inference worker takes out of slots.
 _FATES_OF_TAKEN = ("inferred_event", "inferred_quiet", "still", "superseded", "shed")

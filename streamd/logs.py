@@ -6,6 +6,7 @@ Where a file is named, each line goes into it as well, always as JSON.
 import logging
 import os
 import sys
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -65,18 +66,21 @@ class SteadyStream:
     def __init__(self, descriptor: Callable[[], int]) -> None:
         self._descriptor = descriptor
         self._lost = 0
+        # Putting a file aside closes its descriptor: no other thread may be about to write to it.
+        self._writing = threading.RLock()
 
     def write(self, text: str) -> None:
         """Writes whole lines, as far as that is possible."""
         left = text.encode(errors="backslashreplace")
-        try:
-            descriptor = self._descriptor()
-            while left:
-                left = left[os.write(descriptor, left) :]
-        except OSError:
-            self._lost += 1
-            return
-        self._lost = 0
+        with self._writing:
+            try:
+                descriptor = self._descriptor()
+                while left:
+                    left = left[os.write(descriptor, left) :]
+            except OSError:
+                self._lost += 1
+                return
+            self._lost = 0
 
     def flush(self) -> None:
         """Was done."""

@@ -19,7 +19,7 @@ from streamd.fleet import Fleet
 from streamd.ledger import WORKER
 from streamd.messages import CameraState
 from streamd.nvml import GpuMeter
-from streamd.usage import cpu_by_role, memory_by_role
+from streamd.usage import CpuMeter, memory_by_role
 
 _STAGES = {
     "decode": "decode_cpu_ns",
@@ -65,6 +65,7 @@ class FleetCollector(Collector):
         self._fleet = fleet
         self._workers = inference_workers
         self._gpu_meter = gpu_meter or GpuMeter()
+        self._cpu_meter = CpuMeter(os.getpid())
 
     def collect(self) -> Iterator[Metric]:
         """All families, in the order of the data path."""
@@ -212,9 +213,9 @@ class FleetCollector(Collector):
             restarts.add_metric([role, reason], count)
         yield restarts
         cpu = CounterMetricFamily(
-            "streamd_process_cpu_seconds", "CPU time of the processes that live", labels=["role"]
+            "streamd_process_cpu_seconds", "CPU time of all processes so far", labels=["role"]
         )
-        for role, seconds in cpu_by_role(os.getpid()).items():
+        for role, seconds in self._cpu_meter.read().items():
             cpu.add_metric([role], seconds)
         memory = GaugeMetricFamily(
             "streamd_process_memory_bytes", "Their memory, shared parts divided", labels=["role"]

@@ -49,6 +49,13 @@ class Reports:
         """The process that read `camera` died."""
         self._camera(CameraReport(camera, CameraState.OFFLINE, Reason.WORKER_DIED, index=index))
 
+    def stopped(self, camera: str) -> None:
+        """`camera` was asked to stop, and nobody reads it any more."""
+        self._log.info("camera_stopped", camera=camera)
+        self._status.camera(CameraReport(camera, CameraState.STOPPED))
+        if camera not in self._fleet.cameras:
+            self._decode_notes.pop(camera, None)
+
     def worker_died(
         self,
         worker: WorkerProcess,
@@ -83,8 +90,7 @@ class Reports:
     def _take(self, worker: WorkerProcess, message: ToSupervisor) -> None:
         match message:
             case CameraReport() | CameraGone() if self._heard_of_leaving(message):
-                if isinstance(message, CameraReport) and message.state is CameraState.STOPPED:
-                    self._log.info("camera_stopped", camera=message.camera)
+                pass
             case CameraReport():
                 self._camera(message)
             case EngineReport():
@@ -126,14 +132,13 @@ class Reports:
         entry = self._fleet.cameras.get(report.camera)
         if entry is None or entry.index != report.index:
             return  # the last words of a place that is free by now
-        config = entry.config
         news = self._fleet.note(report)
         if report.state is not CameraState.CONNECTING:
             bad = report.state in (CameraState.OFFLINE, CameraState.FAILED)
             log = self._log.warning if bad else self._log.info
             log(f"camera_{report.state}", camera=report.camera, **_facts(report))
         if news:
-            self._status.camera(config, report)
+            self._status.camera(report)
         if report.decode_note and report.decode_note != self._decode_notes.get(report.camera):
             self._decode_notes[report.camera] = report.decode_note
             self._log.warning("decode_on_cpu", camera=report.camera, reason=report.decode_note)

@@ -50,7 +50,6 @@ class Outlet:
         self._stream = stream.replace("{camera}", camera.id)
         self._ledger = ledger
         self._stages: tuple[Stage, ...] = ()
-        self._dropped: int | None = None
         self._last: InferredFrame | None = None
 
     def entry(self, frame: InferredFrame) -> Entry | None:
@@ -67,11 +66,13 @@ class Outlet:
         self._ledger.add(index, "objects", len(frame.detections))
         if not self._filter.wants(frame.detections):
             return None
-        dropped_before, self._dropped = self._dropped, self._ledger.dropped(index)
+        dropped = self._ledger.dropped(index)
+        told = self._ledger.get(index, "drops_told")
+        self._ledger.set(index, "drops_told", dropped)
         event = event_of(
             frame,
             camera=self.camera_id,
-            dropped=self._dropped - (dropped_before or 0),
+            dropped=dropped - told,
             now_ns=time.monotonic_ns(),
         )
         return Entry(

@@ -52,18 +52,23 @@ class _Arriving:
 
 
 class Roster:
-    """The cameras of a running service. All is done on the supervisor's own thread."""
+    """The cameras of a running service. All is done on the supervisor's own thread.
+
+    `stopped` hears of each camera whose reader has ended because it was told to.
+    """
 
     def __init__(
         self,
         layout: Layout,
         fleet: Fleet,
         crew: Crew,
+        stopped: Callable[[str], None],
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._layout = layout
         self._fleet = fleet
         self._crew = crew
+        self._stopped = stopped
         self._clock_s = clock_s
         self._leaving: dict[int, _Leaving] = {}
         self._arriving: list[_Arriving] = []
@@ -109,8 +114,10 @@ class Roster:
         self._fleet.remove(camera)
         self._arriving = [a for a in self._arriving if a.place is not place]
         place.leaving = True
-        reading = place.begun and not entry.settled and self._crew.stop_reading(place)
-        self._leaving[place.index] = _Leaving(place, read=reading)
+        begun = place.begun and not entry.settled
+        leaving = self._leaving[place.index] = _Leaving(place, read=begun)
+        if begun and not self._crew.stop_reading(place):
+            self._reader_ended(leaving)
 
     def heard(self, message: CameraReport | CameraGone) -> bool:
         """Takes in what is said of a place that is leaving; False if it is of another."""
@@ -120,7 +127,7 @@ class Roster:
         if isinstance(message, CameraGone):
             leaving.known = False
         elif message.state in _ENDED:
-            leaving.read = False
+            self._reader_ended(leaving)
         return True
 
     def worker_died(self, places: Iterable[CameraPlace], role: str) -> None:
@@ -128,7 +135,7 @@ class Roster:
         for place in places:
             leaving = self._leaving.get(place.index)
             if leaving is not None and role == "ingest":
-                leaving.read = False
+                self._reader_ended(leaving)
             elif leaving is not None:
                 leaving.told = False
 
@@ -151,6 +158,11 @@ class Roster:
         """The workers have ended: books what is left of cameras that were leaving."""
         for leaving in self._leaving.values():
             self._fleet.gone(leaving.place.index)
+
+    def _reader_ended(self, leaving: _Leaving) -> None:
+        if leaving.read:
+            leaving.read = False
+            self._stopped(leaving.place.config.id)
 
     def _may_begin(self, arriving: _Arriving, now_s: float) -> bool:
         late = now_s >= arriving.at_s

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from streamd.config import CameraConfig, RedisConfig
+from streamd.config import RedisConfig
 from streamd.events import SCHEMA_VERSION
 from streamd.logs import get_logger
 from streamd.messages import CameraReport, EventsLost
@@ -32,9 +32,9 @@ class StatusStream:
         """Sends what is queued, for at most `within_s` seconds."""
         self._publisher.close(within_s)
 
-    def camera(self, config: CameraConfig, report: CameraReport) -> None:
+    def camera(self, report: CameraReport) -> None:
         """A camera came online, went offline, is done, or was stopped."""
-        self._put("camera", config.id, report.state, report.reason or "", report.detail)
+        self._put("camera", report.camera, report.state, report.reason or "", report.detail)
 
     def service(self, state: str, reason: str = "", detail: str = "") -> None:
         """The service started or is stopping."""

@@ -67,7 +67,7 @@ class Supervisor:
         self._sampled_s = 0.0
         self._status = StatusStream(layout.config.redis)
         self._crew = Crew(layout, fleet, supervisor_pid=supervisor_pid, give_up_files=until_done)
-        self._roster = Roster(layout, fleet, self._crew)
+        self._roster = Roster(layout, fleet, self._crew, self._camera_stopped)
         self._swap = ModelSwap(layout, self._crew)
         self._reports = Reports(fleet, self._status, self._roster.heard, self._swap.heard)
         self.control = Control(layout, fleet, self._roster, self._swap, load, self._bell)
@@ -92,6 +92,9 @@ class Supervisor:
     def end(self) -> None:
         """Asks `run` to end, from another thread."""
         self._signals.add(signal.SIGTERM)
+
+    def _camera_stopped(self, camera: str) -> None:
+        self._reports.stopped(camera)
 
     def _wait(self, timeout_s: float) -> None:
         """Until a worker says something or ends, a signal comes, or the time is over."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamd.log_file import LogFile
+from streamd.logs import SteadyStream
 
 
 def write(file: LogFile, text: str) -> None:
@@ -78,3 +79,27 @@ def test_it_comes_back_once_its_place_can_be_written_again(tmp_path: Path) -> No
     folder.unlink()
     write(file, "at last")
     assert lines(folder / "streamd.jsonl") == ["at last"]
+
+
+def test_threads_of_one_process_put_it_aside_one_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "streamd.jsonl"
+    file = LogFile(path, max_bytes=200, kept=1000)
+    stream = SteadyStream(file.descriptor)
+    failed: list[BaseException] = []
+
+    def log(thread: int) -> None:
+        try:
+            for number in range(500):
+                stream.write(f"{thread} {number}\n")
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    threads = [threading.Thread(target=log, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    written = [line for part in tmp_path.iterdir() for line in lines(part)]
+    assert sorted(written) == sorted(f"{t} {n}" for t in range(4) for n in range(500))

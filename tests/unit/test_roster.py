@@ -47,7 +47,10 @@ class Service:
         self.crew = Crew(self.layout, self.fleet, supervisor_pid=1, give_up_files=False)
         self.inference, self.ingest = Worker("inference", 0), Worker("ingest", 0)
         self.crew.inference[:], self.crew.ingest[:] = [self.inference], [self.ingest]  # type: ignore[list-item]
-        self.roster = Roster(self.layout, self.fleet, self.crew, lambda: self.now_s)
+        self.stopped: list[str] = []
+        self.roster = Roster(
+            self.layout, self.fleet, self.crew, self.stopped.append, lambda: self.now_s
+        )
         (place,) = self.layout.places.values()
         place.begun = True
         self.fleet.add(place.config, place.index)
@@ -91,6 +94,7 @@ def test_a_camera_that_is_changed_twice_waits_for_its_first_reader(service: Serv
     assert second not in service.layout.places
 
     service.reader_stopped(service.first)
+    assert service.stopped == ["gate"]
     assert service.known() == []
     assert service.roster.heard(CameraGone(service.first))
     service.roster.tick()
@@ -138,3 +142,11 @@ def test_a_camera_that_waits_for_room_can_be_stopped(service: Service) -> None:
     assert waits not in service.fleet.cameras
     with pytest.raises(KeyError):
         service.roster.stop(waits)
+
+
+def test_a_camera_that_nobody_reads_is_stopped_at_once(service: Service) -> None:
+    service.ingest.alive = False
+    service.roster.stop("gate")
+    assert service.stopped == ["gate"]
+    service.roster.worker_died(service.layout.places.values(), "ingest")
+    assert service.stopped == ["gate"]
