@@ -31,6 +31,7 @@ class ModelSwap:
         self._crew = crew
         self._pending: _Pending | None = None
         self._number = 0
+        self._overtaken: dict[int, UseModel] = {}
         self._log = get_logger()
 
     @property
@@ -49,6 +50,8 @@ class ModelSwap:
         if reason:
             self._log.warning("reload_partial", sections=["model"], reason=reason)
             return
+        if self._pending is not None and self._pending.sent:
+            self._overtaken[self._pending.order.number] = self._pending.order
         self._number += 1
         self._pending = _Pending(UseModel(self._number, model, config))
         self._log.info("model_swap", model=model.path, effect="the old one works until it is warm")
@@ -61,19 +64,28 @@ class ModelSwap:
 
     def heard(self, message: EngineReport | ModelRefused) -> None:
         """An engine is warm, or a model was refused."""
+        overtaken = self._overtaken.pop(message.swap, None)
+        if overtaken is not None:
+            if isinstance(message, EngineReport):  # it works until the newer one is warm
+                self._is_used(overtaken)
+            return
         pending = self._pending
         if pending is None or message.swap != pending.order.number:
-            return  # a worker's first engine, or one that something newer has overtaken
+            return  # a worker's first engine
         self._pending = None
         if isinstance(message, ModelRefused):
             self._failed(pending, message.error)
             return
-        self._layout.model = pending.order.model
-        self._layout.config = self._layout.config.model_copy(update={"model": pending.order.config})
+        self._is_used(pending.order)
         self._log.info("model_swapped", model=message.model, load_s=message.load_s)
+
+    def _is_used(self, order: UseModel) -> None:
+        self._layout.model = order.model
+        self._layout.config = self._layout.config.model_copy(update={"model": order.config})
 
     def worker_died(self) -> None:
         """The inference worker is gone; if it was loading the new model, that may be the cause."""
+        self._overtaken.clear()
         if self._pending is not None and self._pending.sent:
             pending, self._pending = self._pending, None
             self._failed(pending, "the worker that loaded it died")
