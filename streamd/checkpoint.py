@@ -74,8 +74,8 @@ def check_checkpoint(path: str) -> None:
         raise ModelError(f"{path}: is no checkpoint of an ultralytics model")
     if not find_spec("ultralytics"):
         raise ModelError(
-            f"{path}: is a checkpoint; to export it, pip install 'streamd[export]', or elsewhere: "
-            f"yolo export model={Path(path).name} format=onnx dynamic=True"
+            f"{path}: is a checkpoint; to export it, pip install '.[export]' in streamd's source, "
+            f"or elsewhere: yolo export model={Path(path).name} format=onnx dynamic=True"
         )
 
 

@@ -6,15 +6,15 @@ from fastapi import Body, FastAPI, HTTPException, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.routing import Match
 
 from streamd import __version__
-from streamd.config import CameraConfig, HttpConfig, mask_url
+from streamd.config import CameraConfig, HttpConfig, load_camera, mask_url
 from streamd.config.admission import admit
 from streamd.config.secrets import mask_text
 from streamd.config.section import key_of
-from streamd.errors import AdmissionError, StreamdError
+from streamd.errors import AdmissionError, ConfigError, StreamdError
 from streamd.fleet import CameraEntry, Fleet
 from streamd.metrics import registry_of
 
@@ -182,11 +182,15 @@ def _add_changes(app: FastAPI, config: HttpConfig, control: Control) -> None:
     )
     def put_camera(camera_id: _CameraId, body: Annotated[dict[str, Any], Body()]) -> Changed:
         _check_open(config)
+        if body.setdefault("id", camera_id) != camera_id:
+            raise HTTPException(422, f"id: is another one than {camera_id} in the path")
         try:
-            camera = CameraConfig.model_validate({**body, "id": camera_id})
+            camera = load_camera(body)
+        except ConfigError as error:
+            faults = (f"{fault.key}: {fault.what}" for fault in error.faults)
+            raise HTTPException(422, "; ".join(faults)) from None
+        try:
             return Changed(camera=camera_id, result=control.put_camera(admit(camera, config)))
-        except ValidationError as error:
-            raise HTTPException(422, _plain(error)) from None
         except AdmissionError as error:
             raise HTTPException(403, str(error)) from None
         except StreamdError as error:
@@ -219,12 +223,3 @@ def _camera_body() -> dict[str, Any]:
     schema = {**_CAMERA, "properties": properties, "required": ["url"]}
     content = {"application/json": {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}
-
-
-def _plain(error: ValidationError) -> str:
-    """One line that shows no value, since a URL may hold a password."""
-    faults = (
-        f"{key_of(item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
-        for item in error.errors(include_input=False, include_context=False, include_url=False)
-    )
-    return mask_text("; ".join(faults))

@@ -60,6 +60,19 @@ def checked_log_file(config: Config) -> LogFile | None:
     return file
 
 
+def unwritable_log(config: Config) -> list[Fault]:
+    """A fault where this user could not write the file of the log. Nothing is made."""
+    file = config.log.file
+    if file is None:
+        return []
+    path = Path(file)
+    # What is not there yet is made in the first folder above it that is.
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if os.access(there, os.W_OK) and there.is_dir() == (there != path):
+        return []
+    return [config.fault(("log", "file"), f"{file}: user {os.getuid()} cannot write it")]
+
+
 def missing_files(config: Config) -> list[Fault]:
     """One fault for each enabled camera whose file is not there."""
     faults = []

@@ -1,7 +1,7 @@
 """The configuration: one typed YAML file."""
 
 from streamd.config.http import HttpConfig
-from streamd.config.load import load_config
+from streamd.config.load import load_camera, load_config
 from streamd.config.models import (
     CameraConfig,
     Config,
@@ -22,6 +22,7 @@ __all__ = [
     "ModelConfig",
     "Publish",
     "RedisConfig",
+    "load_camera",
     "load_config",
     "mask_url",
 ]

@@ -158,6 +158,8 @@ def _build_text(
 
     if holds_literal_secret(_VARIABLE.sub(_default_of, node.value), named=location[-1:] == _TOKEN):
         document.literal_secrets.append(location)
+    if "${" in _VARIABLE.sub("", node.value):
+        document.fault(location, "holds a ${ that is no ${NAME}; a dollar sign itself is $$")
     text = _VARIABLE.sub(value_of, node.value)
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
     if plain and text != node.value and re.fullmatch(r"[\w.+-]+", text):

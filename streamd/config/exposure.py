@@ -7,7 +7,8 @@ from pathlib import Path
 from streamd.config.models import Config
 from streamd.errors import Fault
 
-_READABLE = stat.S_IRGRP | stat.S_IROTH
+# A service reads its file as the group of one that root owns.
+_READABLE = stat.S_IROTH
 
 
 def open_doors(config: Config) -> Iterator[Fault]:
@@ -32,6 +33,6 @@ def readable_secrets(config: Config) -> Fault | None:
     more = f" (and {len(secrets) - 1} more)" if len(secrets) > 1 else ""
     what = (
         f"holds a password{more} that others can read (mode {mode:04o}): "
-        f"chmod 600 {config.file}, or take it from the environment with ${{VAR}}"
+        f"chmod o-r {config.file}, or take it from the environment with ${{VAR}}"
     )
     return config.fault(secrets[0], what)

@@ -13,11 +13,12 @@ from pydantic import BaseModel, ValidationError
 from streamd.config.credentials import variables
 from streamd.config.document import Document, read_document
 from streamd.config.exposure import open_doors
-from streamd.config.models import Config
+from streamd.config.models import CameraConfig, Config
 from streamd.config.secrets import mask_text
 from streamd.config.section import Location, key_of
 from streamd.errors import ConfigError, Fault
 
+_CAMERA: Location = ("cameras", 0)
 _MESSAGES = {
     "missing": "is missing",
     "model_type": "should hold keys",
@@ -47,13 +48,25 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     return config
 
 
-def _faults_of(error: ValidationError, document: Document) -> Iterator[Fault]:
-    """Pydantic's errors as faults in file order, one a location."""
+def load_camera(settings: Mapping[str, Any]) -> CameraConfig:
+    """A camera that is in no file. Raises ConfigError, whose faults have the camera's own keys."""
+    try:
+        return CameraConfig.model_validate(settings)
+    except ValidationError as error:
+        document = Document("", {"cameras": [settings]})
+        faults = list(_faults_of(error, document, _CAMERA))
+        prefix = f"{key_of(_CAMERA)}."
+        raise ConfigError([replace(f, key=f.key.removeprefix(prefix)) for f in faults]) from None
+
+
+def _faults_of(error: ValidationError, document: Document, below: Location = ()) -> Iterator[Fault]:
+    """Pydantic's errors as faults in file order, one a location; the error's begin `below` one."""
     seen: dict[Location, list[str]] = {}
     for item in error.errors():
-        if item["type"] == "too_short" and document.at(item["loc"]):
+        whole: Location = (*below, *item["loc"])
+        if item["type"] == "too_short" and document.at(whole):
             continue  # pydantic counts only the valid entries, and those that are not have a fault
-        location, what = _plain(item, document)
+        location, what = _plain({**item, "loc": whole}, document)
         seen.setdefault(location, []).append(what)
     for location in sorted(seen, key=document.line):
         what = "; or ".join(dict.fromkeys(seen[location]))
@@ -98,7 +111,8 @@ def _suggestion(location: Location) -> str:
             model = _submodel(model, part)
     if model is None:
         return ""
-    close = difflib.get_close_matches(str(name), model.model_fields, n=1, cutoff=0.6)
+    begun = [known for known in model.model_fields if known.startswith(str(name))]
+    close = begun or difflib.get_close_matches(str(name), model.model_fields, n=1, cutoff=0.6)
     known = ", ".join(model.model_fields)
     return f", did you mean {close[0]!r}?" if close else f"; known are {known}"
 

@@ -13,7 +13,7 @@ from pydantic import (
 
 from streamd.config.http import LIVE_SCHEMES, HttpConfig
 from streamd.config.redis import RedisConfig
-from streamd.config.section import Location, Section, key_of
+from streamd.config.section import Location, Section, has_valid_host, key_of
 from streamd.errors import Fault
 
 AutoOrPositive = Literal["auto"] | Annotated[int, Field(ge=1)]
@@ -202,6 +202,10 @@ class CameraConfig(Section):
         if scheme.lower() not in (*LIVE_SCHEMES, "file"):
             known = ", ".join(f"{s}://" for s in LIVE_SCHEMES)
             raise ValueError(f"scheme {scheme!r} is none of {known}, nor is it a file's path")
+        if scheme.lower() != "file" and not has_valid_host(f"//{rest}"):
+            raise ValueError(
+                "has no valid host or port; in a password / ? # @ and : are %2F %3F %23 %40 and %3A"
+            )
         return f"{scheme.lower()}://{rest}"
 
     @field_validator("motion", mode="before")

@@ -1,6 +1,6 @@
 """What every section of the configuration is, and how its keys are written."""
 
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,6 +20,15 @@ def local_path(url: str) -> str:
     if not url.startswith("file://"):
         return url
     return unquote("/" + url.removeprefix("file://").partition("/")[2])
+
+
+def has_valid_host(url: str) -> bool:
+    """Whether a network URL names a host, and no port that cannot be."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 class Section(BaseModel):

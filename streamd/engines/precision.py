@@ -1,6 +1,6 @@
 """Changes the precision of a model's own graph, for backends that take it from there.
 
-Both use what ONNX Runtime ships for this (`pip install 'streamd[onnxruntime]'`).
+Both use what ONNX Runtime ships for this (`pip install '.[onnxruntime]'`).
 """
 
 import logging
@@ -147,7 +147,7 @@ def _require(precision: str) -> None:
     if not find_spec("onnxruntime"):
         raise EngineError(
             f"model.precision: {precision} needs onnxruntime to convert the model; "
-            "pip install 'streamd[onnxruntime]'"
+            "pip install '.[onnxruntime]'"
         )
 
 

@@ -268,14 +268,14 @@ def test_a_checkpoint_without_the_extra_says_what_to_install(tmp_path: Path, ass
     checkpoint = assets / "models" / "yolov8n_coco.pt"
     code, _, errors = streamd("build", str(checkpoint), "--output", str(tmp_path))
     assert code == 2
-    assert "pip install 'streamd[export]'" in errors[-1]
+    assert "pip install '.[export]'" in errors[-1]
 
 
 @pytest.mark.slow
 @pytest.mark.assets
 def test_a_checkpoint_becomes_an_engine(assets: Path, tmp_path: Path) -> None:
     if not find_spec("ultralytics"):
-        pytest.skip("ultralytics is not installed: pip install 'streamd[export]'")
+        pytest.skip("ultralytics is not installed: pip install '.[export]'")
     checkpoint = assets / "models" / "yolov8n_coco.pt"
     pictures = assets / "videos" / "pedestrians.mp4"
     options = ("--output", str(tmp_path), "--batch-size", "1", "--calibrate", str(pictures))

@@ -178,7 +178,9 @@ def test_what_the_api_refuses_is_one_line(api: Api, clip: Clip) -> None:
     for body, status, said in (
         ({"url": "/etc/passwd"}, 403, "lies in none of http.camera_folders"),
         ({"url": "rtsp://ann:s3cret@h/s", "fps": 0}, 422, "fps"),
-        ({"url": "rtsp://ann:s3cret@h/s", "fpss": 1}, 422, "fpss: Extra inputs"),
+        ({"url": "rtsp://ann:s3cret@h/s", "fpss": 1}, 422, "fpss: unknown key, did you mean 'fp"),
+        ({"url": "rtsp://ann:s3cret@h/s", "id": "good"}, 422, "another one than bad"),
+        ({"url": "rtsp://ann:s3cret@h:99999/s"}, 422, "url: has no valid host or port"),
         ({"url": str(clip.path), "classes": ["unicorn"]}, 409, "'unicorn' is no label"),
     ):
         answer = api.ask("PUT", "bad", **body)

@@ -208,7 +208,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
 
 def test_variables_that_never_end_take_no_time(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "cameras: '" + "${A:-" * 6_000 + "'")
-    assert fault == "1: cameras: should be a list"
+    assert fault.startswith("1: cameras: holds a ${ that is no ${NAME}")
 
 
 def url_of(folder: Path, written: str, **environ: str) -> str:
@@ -355,14 +355,15 @@ def test_a_token_that_is_too_easy_or_cannot_be_sent_is_a_fault(tmp_path: Path, t
 def test_passwords_that_others_can_read_are_told(tmp_path: Path, lines: str, key: str) -> None:
     config = load(tmp_path, GATE + lines + "\n")
     path = tmp_path / "streamd.yaml"
-    for mode in (0o640, 0o604, 0o644):
+    for mode in (0o604, 0o644):
         path.chmod(mode)
         warning = str(readable_secrets(config))
         assert warning.startswith(f"{path}:5: {key}: holds a password that others can read")
         assert f"mode {mode:04o}" in warning
         assert "s3cret" not in warning
-    path.chmod(0o600)
-    assert readable_secrets(config) is None
+    for mode in (0o600, 0o640):
+        path.chmod(mode)
+        assert readable_secrets(config) is None
 
 
 def test_passwords_from_the_environment_may_stand_in_a_file_that_all_can_read(
@@ -516,3 +517,46 @@ def test_the_reference_file_damaged_loads_or_is_refused_with_faults(folder: Path
 @pytest.mark.slow
 def test_thousands_of_damaged_files_load_or_are_refused_with_faults(folder: Path) -> None:
     load_damaged(folder, range(100, 5000))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rtsp://",
+        "rtsp:///stream",
+        "rtsp://127.0.0.1:99999/x",
+        "rtsp://h:0/x",
+        "rtsp://cam:p@ss:w/rd@host/x",
+        "http://cam:p/rd@host/x",
+    ],
+)
+def test_a_network_url_without_a_valid_host_is_a_fault(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f"cameras:\n  - id: a\n    url: {url}\n")
+    said = str(caught.value)
+    assert ":3: cameras[0].url: has no valid host or port" in said
+    assert "p@ss" not in said
+
+
+def test_network_urls_as_cameras_have_them(tmp_path: Path) -> None:
+    urls = (
+        "rtsp://[fe80::1]:554/x",
+        "rtsp://ann:p%40ss%2F@h:8554/user=a@b",
+        "http://h/video?user=a@b",
+        "rtsps://ann:p@ss@h",
+    )
+    lines = "".join(f"  - {{id: c{n}, url: '{url}'}}\n" for n, url in enumerate(urls))
+    assert [camera.url for camera in load(tmp_path, f"cameras:\n{lines}").cameras] == list(urls)
+
+
+def test_a_variable_that_is_not_closed_is_a_fault(tmp_path: Path) -> None:
+    text = "cameras:\n  - id: a\n    url: rtsp://${CAM_USER@h/x\n"
+    with pytest.raises(ConfigError, match=r":3: cameras\[0\]\.url: holds a \$\{ that is no"):
+        load(tmp_path, text)
+    escaped = load(tmp_path, text.replace("${", "$${"))
+    assert escaped.cameras[0].url == "rtsp://${CAM_USER@h/x"
+
+
+def test_a_key_that_begins_like_a_known_one_is_taken_for_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'batch_size'"):
+        load(tmp_path, GATE + "model: {batch: 8}\n")

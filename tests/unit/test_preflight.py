@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from streamd import preflight
-from streamd.config import ModelConfig
+from streamd.config import ModelConfig, load_config
 from streamd.errors import SetupError
-from streamd.preflight import check_mounted, check_surroundings
+from streamd.preflight import check_mounted, check_surroundings, unwritable_log
 
 IN_IMAGE = {"STREAMD_VOLUMES": ""}
 
@@ -75,3 +75,17 @@ def test_an_image_for_gpus_wants_one_unless_told_otherwise(
     check_surroundings(ModelConfig(), {"STREAMD_GPU": ""})
     monkeypatch.setattr(preflight, "driver_missing", lambda: None)
     check_surroundings(ModelConfig(), wants)
+
+
+def test_a_log_that_cannot_be_written_is_a_fault_and_nothing_is_made(tmp_path: Path) -> None:
+    def faults(file: Path) -> list[str]:
+        text = f"log: {{file: '{file}'}}\ncameras: [{{id: a, url: 'rtsp://h/x'}}]\n"
+        (tmp_path / "c.yaml").write_text(text)
+        return [str(fault) for fault in unwritable_log(load_config(tmp_path / "c.yaml"))]
+
+    assert faults(tmp_path / "new" / "log.jsonl") == []
+    (fault,) = faults(tmp_path)
+    assert f"c.yaml:1: log.file: {tmp_path}: user" in fault
+    (fault,) = faults(tmp_path / "c.yaml" / "log.jsonl")
+    assert "cannot write it" in fault
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
