@@ -219,6 +219,7 @@ class RedisStreams:
         return self._client
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        if "+cluster" in self._config.url.partition("://")[0]:
-            self.close()  # it may have lost more than a connection: its nodes are asked for anew
+        # The next try connects anew: the address may lead to another server after a fail-over, and
+        # a Cluster has other nodes then.
+        self.close()
         return Unreachable(plain(error))

@@ -9,6 +9,7 @@ from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
     NoPermissionError,
+    ReadOnlyError,
     RedisClusterException,
     ResponseError,
     SlotNotCoveredError,
@@ -118,3 +119,13 @@ def test_what_waiting_would_not_cure_is_told_at_once(
 def test_a_key_that_is_no_stream_is_told_by_adding_to_it(clients: list[FakeClient]) -> None:
     clients.append(FakeClient(ResponseError("WRONGTYPE Operation against a key")))
     assert RedisStreams(RedisConfig()).arrived({"s": {"1"}}) == set()
+
+
+def test_after_a_failure_it_connects_anew(clients: list[FakeClient]) -> None:
+    demoted = FakeClient([ReadOnlyError("You can't write against a read only replica.")])
+    clients += [demoted, FakeClient(["1-0"])]
+    streams = RedisStreams(RedisConfig())
+    with pytest.raises(Unreachable):
+        streams.add([("s", {"id": "1"})])
+    assert demoted.closed
+    assert streams.add([("s", {"id": "1"})]) == [None]
