@@ -48,6 +48,7 @@ def connect(config: RedisConfig) -> Any:
         "socket_timeout": config.timeout_s,
         "socket_connect_timeout": config.timeout_s,
         "decode_responses": True,
+        "encoding_errors": "replace",  # others may write bytes into a stream
         "client_name": "streamd",
         "retry": Retry(NoBackoff(), 0),
         **_tls(config),
