@@ -24,8 +24,8 @@ from typing import Any
 
 import redis
 import redis.asyncio
+from redis.exceptions import ClusterError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from streamd.clock import Backoff
@@ -36,7 +36,7 @@ __all__ = ["AsyncSubscriber", "Event", "Gap", "Subscriber"]
 DETECTIONS, STATUS = "streamd:detections", "streamd:status"
 _REMEMBERED = 10_000
 _BLOCK_MS = 1000
-_AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
+_AWAY = (RedisConnectionError, RedisTimeoutError, ClusterError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +227,12 @@ class Subscriber:
         while True:
             try:
                 return getattr(self._client, call.name)(*call.args, **call.options)
+            except _AWAY:  # MASTERDOWN is a ResponseError, too
+                time.sleep(backoff.next_delay_s())
             except ResponseError as error:
                 if call.name == "xgroup_create":
                     return error
                 raise
-            except _AWAY:
-                time.sleep(backoff.next_delay_s())
 
     def close(self) -> None:
         """Lets go of the connection."""
@@ -266,12 +266,12 @@ class AsyncSubscriber:
         while True:
             try:
                 return await getattr(self._client, call.name)(*call.args, **call.options)
+            except _AWAY:  # MASTERDOWN is a ResponseError, too
+                await asyncio.sleep(backoff.next_delay_s())
             except ResponseError as error:
                 if call.name == "xgroup_create":
                     return error
                 raise
-            except _AWAY:
-                await asyncio.sleep(backoff.next_delay_s())
 
     async def close(self) -> None:
         """Lets go of the connection."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from streamd.clock import Backoff
 from streamd.config import RedisConfig
+from streamd.logs import get_logger
 from streamd.redis_client import RedisStreams, Unreachable
 from streamd.spooler import Entry, Spooler, SpoolListener, spool_folder
 
@@ -89,6 +90,8 @@ class Publisher:
         self._up: bool | None = None
         self._closing_at: float | None = None
         self._closed = False
+        self._log = get_logger(worker=owner)
+        self._fault = ""  # the one that was logged last, until something is sent
         self._backoff = backoff or Backoff(first_s=0.2, longest_s=5.0)
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
@@ -131,20 +134,31 @@ class Publisher:
 
     def _run(self) -> None:
         while self._wait_for_work():
+            if self._send_next():
+                self._backoff.reset()
+                self._fault = ""
+            else:
+                self._pause(self._backoff.next_delay_s())
+        self._streams.close()
+
+    def _send_next(self) -> bool:
+        """Sends what is next; False where it has to be tried again later."""
+        try:
             with self._changed:
                 chunk = self._next_chunk()
                 self._sending = chunk or []
-            if chunk is None:
-                self._pause(self._backoff.next_delay_s())
-                continue
-            try:
+            if chunk is not None:
                 self._send(self._sending)
-            except Unreachable as error:
-                self._failed(str(error))
-                self._pause(self._backoff.next_delay_s())
-            else:
-                self._backoff.reset()
-        self._streams.close()
+            return chunk is not None
+        except Unreachable as error:
+            self._failed(str(error))
+        except Exception as error:  # a thread that is dead would hold up its producers for ever
+            fault = f"{type(error).__name__}: {error}"
+            if fault != self._fault:
+                self._log.error("publish_failed", exc_info=error)
+            self._fault = fault
+            self._failed(fault)
+        return False
 
     def _wait_for_work(self) -> bool:
         """Blocks until there is something to send; False once closing and done or out of time."""

@@ -11,7 +11,14 @@ from urllib.parse import unquote, urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -19,6 +26,10 @@ from streamd.config import RedisConfig, mask_url
 from streamd.config.secrets import mask_text
 from streamd.errors import RedisSetupError
 
+# What a client raises. RedisClusterException (an unreachable Cluster) is no RedisError.
+REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
+# Answers that are others later: CLUSTERDOWN, MASTERDOWN, TRYAGAIN.
+_FOR_NOW = (ClusterError, TryAgainError)
 # Redis will refuse these again however often they are sent.
 _HOPELESS = "WRONGTYPE"
 _PAGE = 1000
@@ -31,12 +42,13 @@ class Unreachable(Exception):  # noqa: N818  # a state of Redis, no error of the
 def connect(config: RedisConfig) -> Any:
     """A client for `config.url`: redis.Redis, or RedisCluster, which has the same commands.
 
-    Raises RedisError where a Sentinel or a Cluster has to be asked first and does not answer.
+    Raises one of REDIS_ERRORS where a Cluster has to be asked first and does not answer.
     """
     options = {
         "socket_timeout": config.timeout_s,
         "socket_connect_timeout": config.timeout_s,
         "decode_responses": True,
+        "encoding_errors": "replace",  # others may write bytes into a stream
         "client_name": "streamd",
         "retry": Retry(NoBackoff(), 0),
         **_tls(config),
@@ -91,14 +103,22 @@ def check_redis(config: RedisConfig) -> str | None:
             kind = client.type(stream) if "{camera}" not in stream else "none"
             if isinstance(kind, str) and kind not in ("none", "stream"):
                 raise RedisSetupError(f"{where}: the key {stream} is a {kind}, not a stream")
-    except (AuthenticationError, NoPermissionError, ResponseError) as error:
-        raise RedisSetupError(f"{where}: refused: {plain(error)}") from None
-    except (RedisError, OSError) as error:
+    except REDIS_ERRORS as error:
+        if _refused(error):
+            raise RedisSetupError(f"{where}: refused: {plain(error)}") from None
         return plain(error)
     finally:
         if client is not None:
             client.close()
     return None
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether Redis has answered, and would answer the same again."""
+    if isinstance(error, RedisClusterException):  # it wraps what the node said
+        return _refused(error.__cause__ or error.__context__)
+    refusals = isinstance(error, AuthenticationError | ResponseError)
+    return refusals and not isinstance(error, _FOR_NOW)
 
 
 def plain(error: Exception) -> str:
@@ -119,7 +139,7 @@ class RedisStreams:
         """Asks whether it is there."""
         try:
             self._connected().ping()
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             raise self._unreachable(error) from None
 
     def add(self, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str | None]:
@@ -141,7 +161,7 @@ class RedisStreams:
                 answers = pipeline.execute(raise_on_error=False)
                 for at, answer in zip(group, answers, strict=True):
                     refused[at] = self._settled(entries[at][0], answer)
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             raise self._unreachable(error) from None
         return refused
 
@@ -155,10 +175,9 @@ class RedisStreams:
         try:
             for stream, ids in wanted.items():
                 found |= self._look_back(stream, ids)
-        except ResponseError:
-            return found  # it is no stream: adding to it will say so
-        except (RedisError, OSError) as error:
-            raise self._unreachable(error) from None
+        except REDIS_ERRORS as error:
+            if not str(error).startswith(_HOPELESS):  # that is for adding to it to say
+                raise self._unreachable(error) from None
         return found
 
     def close(self) -> None:
@@ -201,6 +220,7 @@ class RedisStreams:
         return self._client
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        if "+cluster" in self._config.url.partition("://")[0]:
-            self.close()  # it may have lost more than a connection: its nodes are asked for anew
+        # The next try connects anew: the address may lead to another server after a fail-over, and
+        # a Cluster has other nodes then.
+        self.close()
         return Unreachable(plain(error))

@@ -3,11 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from streamd.config import Config, RedisConfig
 from streamd.events import Event, parse_event
-from streamd.redis_client import connect
+from streamd.redis_client import REDIS_ERRORS, connect
 
 
 def streams_of(config: Config) -> list[str]:
@@ -37,7 +35,7 @@ def subscribe(
                     yield parse_event(fields)
             if not answer:
                 yield None
-    except (RedisError, OSError) as error:
+    except REDIS_ERRORS as error:
         raise ConnectionError(str(error)) from None
     finally:
         if client is not None:

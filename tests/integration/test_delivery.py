@@ -170,6 +170,26 @@ def test_a_paused_redis_gets_nothing_twice(durable_redis: RedisServer, tmp_path:
     assert ids_in(durable_redis) == [f"a:1:{n}" for n in range(600)]
 
 
+def test_bytes_of_another_producer_do_no_harm(durable_redis: RedisServer, tmp_path: Path) -> None:
+    client: Any = redis.Redis.from_url(durable_redis.url)
+    books = Quiet()
+    out = Publisher(config_of(durable_redis, tmp_path), books, "test")
+    out.start()
+    out.put(numbered(0, 10))
+    eventually(lambda: len(books.ids) == 10)
+    client.xadd("events", {b"id": b"\xff\xd8", b"\xff": b"\xfe"})
+    durable_redis.pause()
+    out.put(numbered(10, 20))
+    eventually(lambda: books.up[-1:] == [False])
+    durable_redis.resume()
+    eventually(lambda: len(books.ids) == 20)
+    out.close(5.0)
+    found = [fields[b"id"] for _, fields in client.xrange("events")]
+    client.close()
+    ours = [f"a:1:{n}".encode() for n in range(20)]
+    assert found == [*ours[:10], b"\xff\xd8", *ours[10:]]
+
+
 def test_a_redis_without_memory_is_waited_for(durable_redis: RedisServer, tmp_path: Path) -> None:
     client: Any = redis.Redis.from_url(durable_redis.url)
     books = Quiet()

