@@ -10,7 +10,10 @@ class StreamdError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong in a configuration file. `line` counts from 1; 0 where no line is known."""
+    """One thing wrong in a configuration file. `line` counts from 1; 0 where no line is known.
+
+    `file` is "" for a configuration that stands in none.
+    """
 
     file: str
     line: int
@@ -19,7 +22,7 @@ class Fault:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.key}: {self.what}" if self.key else f"{place}: {self.what}"
+        return ": ".join(part for part in (place, self.key, self.what) if part)
 
 
 class ConfigError(StreamdError):

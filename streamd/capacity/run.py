@@ -13,6 +13,7 @@ from rich.console import Console
 from streamd.capacity.kind import CameraKind
 from streamd.capacity.ramp import next_count
 from streamd.capacity.trial import Plan, Trial, run_trial
+from streamd.config import RedisConfig
 from streamd.demo.clips import write_clip
 from streamd.engines.model_file import inspect_model
 from streamd.errors import SetupError
@@ -33,7 +34,7 @@ class CapacityOptions:
     most: int
     seconds: float
     source: str | None = None
-    redis: str | None = None
+    redis: RedisConfig | None = None
     as_json: bool = False
     plot: Path | None = None
 
@@ -48,13 +49,14 @@ def run_capacity(options: CapacityOptions) -> int:
     trials: dict[int, Trial] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamd-bench-")))
-        redis_url = options.redis or stack.enter_context(RedisServer()).url
+        named = options.redis
+        redis = named or RedisConfig(url=stack.enter_context(RedisServer()).url)
         plan = Plan(
             kind=options.kind,
             fps=fps,
             clip=_clip(options, folder, console),
             model=options.model,
-            redis_url=redis_url,
+            redis=redis,
             seconds=options.seconds,
             target_ms=options.target_ms,
         )

@@ -32,7 +32,7 @@ class Plan:
     fps: float
     clip: Path
     model: str
-    redis_url: str
+    redis: RedisConfig
     seconds: float
     target_ms: float
 
@@ -82,7 +82,7 @@ class Trial:
 def run_trial(plan: Plan, cameras: int, folder: Path) -> Trial:
     """Runs a daemon on `cameras` simulated ones. Raises SetupError where it does not come up."""
     with (
-        closing(connect(RedisConfig(url=plan.redis_url))) as client,
+        closing(connect(plan.redis)) as client,
         closing(Senders(plan.clip, cameras)) as senders,
     ):
         client.delete(_STREAM)
@@ -119,7 +119,7 @@ def run_trial(plan: Plan, cameras: int, folder: Path) -> Trial:
 def _settings(plan: Plan, urls: list[str], folder: Path) -> dict[str, Any]:
     return {
         "redis": {
-            "url": plan.redis_url,
+            "url": plan.redis.url,
             "stream": _STREAM,
             "status_stream": f"{_STREAM}:status",
             "max_entries": 1_000_000,

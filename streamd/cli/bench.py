@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from streamd.cli.main import app
+from streamd.cli.options import redis_of
 
 
 @app.command()
@@ -48,7 +49,7 @@ def bench(
         most=max_cameras,
         seconds=seconds,
         source=source,
-        redis=redis,
+        redis=None if redis is None else redis_of(redis),
         as_json=as_json,
         plot=plot,
     )

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from streamd.cli.main import app
+from streamd.cli.options import section_of
 from streamd.config import ModelConfig
-from streamd.errors import ConfigError, Fault
 
 CacheOption = Annotated[str, typer.Option("--output", "--cache", help="folder of built engines")]
 
@@ -43,7 +42,7 @@ def build(
         "calibrate": calibrate,
         "min_agreement": min_agreement,
     }
-    config = _config(options)
+    config = section_of(ModelConfig, options)
     # Here and below: a command pays only for what it needs itself.
     from streamd.inventory import build_engine  # noqa: PLC0415
 
@@ -74,18 +73,6 @@ def engines(
         print(json.dumps(listed))
     else:
         _show_engines(cache, listed)
-
-
-def _config(options: dict[str, Any]) -> ModelConfig:
-    try:
-        return ModelConfig.model_validate(options)
-    except ValidationError as error:
-        wrong = error.errors()
-        key = str(wrong[0]["loc"][0])
-        said = (str(e["msg"]).removeprefix("Value error, ") for e in wrong if e["loc"][0] == key)
-        what = "; or ".join(dict.fromkeys(message[:1].lower() + message[1:] for message in said))
-        option = f"--{key.replace('_', '-')}"
-        raise ConfigError([Fault(option, 0, "", f"{options[key]!r}: {what}")]) from None
 
 
 def _size(text: str) -> object:

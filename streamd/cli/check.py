@@ -6,15 +6,14 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from streamd.cli.main import ConfigPath, app, load
+from streamd.cli.options import section_of
 from streamd.config import CameraConfig, mask_url
 from streamd.config.exposure import readable_secrets
-from streamd.config.secrets import mask_text
-from streamd.errors import ConfigError, Fault, SourceError
+from streamd.errors import ConfigError, SourceError
 
 
 @app.command()
@@ -50,7 +49,8 @@ def probe_command(
     """Look at one camera: codec, size, rates, keyframes, clock, or the reason it fails."""
     from streamd.probe import probe  # noqa: PLC0415
 
-    camera = _camera_of(url, transport=transport, decode=decode)
+    values = {"id": "probe", "url": url, "transport": transport, "decode": decode}
+    camera = section_of(CameraConfig, values, {"url": "URL"})
     try:
         result = dataclasses.asdict(probe(camera, mask_url(url), seconds))
     except SourceError as error:
@@ -63,17 +63,6 @@ def probe_command(
         print(json.dumps(result))
     else:
         _show(result)
-
-
-def _camera_of(url: str, **options: str) -> CameraConfig:
-    try:
-        return CameraConfig.model_validate({"id": "probe", "url": url, **options})
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        key = str(wrong["loc"][0])
-        where = f"--{key}" if key in options else mask_url(url)
-        what = str(wrong["msg"]).removeprefix("Value error, ")
-        raise ConfigError([Fault(where, 0, "", mask_text(what))]) from None
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -5,6 +5,10 @@ from typing import Annotated
 import typer
 
 from streamd.cli.main import app
+from streamd.cli.options import redis_of, section_of
+from streamd.config import CameraConfig
+from streamd.errors import ConfigError, Fault
+from streamd.preflight import missing_file
 
 
 @app.command()
@@ -20,8 +24,23 @@ def demo(
     redis: Annotated[str | None, typer.Option(help="a Redis URL instead of an own one")] = None,
 ) -> None:
     """Run the whole system: synthetic cameras, the shipped model, a Redis, a live table."""
+    sources = tuple(_camera_of(number, url) for number, url in enumerate(source or (), start=1))
     # The demo brings servers and drawing along, which no other command needs.
     from streamd.demo.run import DemoOptions, run_demo  # noqa: PLC0415
 
-    options = DemoOptions(cameras, seconds, tuple(source or ()), model, redis)
+    options = DemoOptions(
+        cameras, seconds, sources, model, None if redis is None else redis_of(redis)
+    )
     raise typer.Exit(run_demo(options))
+
+
+def _camera_of(number: int, url: str) -> CameraConfig:
+    """The camera of a `--source`; a file is looped, in its own time."""
+    values = {"id": f"camera-{number}", "url": url}
+    camera = section_of(CameraConfig, values, {"url": "--source"})
+    missing = missing_file(camera)
+    if missing:
+        raise ConfigError([Fault("--source", 0, "", missing)])
+    if camera.is_local_file:
+        camera = camera.model_copy(update={"loop": True, "paced": True})
+    return camera

@@ -12,12 +12,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from streamd.config import CameraConfig, Config, HttpConfig, LogConfig, ModelConfig, RedisConfig
-from streamd.config.models import Publish
+from streamd.checkpoint import check_checkpoint, is_checkpoint
+from streamd.config import (
+    CameraConfig,
+    Config,
+    HttpConfig,
+    LogConfig,
+    ModelConfig,
+    Publish,
+    RedisConfig,
+    mask_url,
+)
 from streamd.daemon import run_daemon
 from streamd.demo.board import Board, totals
 from streamd.demo.clips import Clip, write_clip
 from streamd.demo.score import Score
+from streamd.engines.model_file import inspect_model
 from streamd.events import Event
 from streamd.fleet import Fleet
 from streamd.logs import configure_logging
@@ -39,9 +49,9 @@ class DemoOptions:
 
     cameras: int = 4
     seconds: float | None = None
-    sources: tuple[str, ...] = ()
+    sources: tuple[CameraConfig, ...] = ()
     model: str | None = None
-    redis: str | None = None
+    redis: RedisConfig | None = None
 
 
 @dataclass(slots=True)
@@ -59,18 +69,23 @@ class Demo:
         """Runs the daemon with its surroundings; returns the exit code."""
         log = LogConfig(level="error", format="console")
         configure_logging(log)
+        model = self._model()
+        _check_model(model.path)  # before anything is drawn
         with ExitStack() as stack:
-            redis_url = self.options.redis or stack.enter_context(RedisServer()).url
-            cameras = self._own_cameras() or self._synthetic_cameras(stack)
+            named = self.options.redis
+            redis = named or RedisConfig(url=stack.enter_context(RedisServer()).url)
+            cameras = self.options.sources or self._synthetic_cameras(stack)
+            streams = {"stream": _STREAM, "status_stream": f"{_STREAM}:status"}
             config = Config(
-                redis=RedisConfig(url=redis_url, stream=_STREAM, status_stream=f"{_STREAM}:status"),
-                model=self._model(),
+                redis=redis.model_copy(update=streams),
+                model=model,
                 http=HttpConfig(port=0),
                 log=log,
                 publish=Publish.ALL,
                 cameras=cameras,
             )
-            self.console.print(f"Starting {len(cameras)} cameras, Redis at {redis_url} ...")
+            what = f"{_cameras(len(cameras))}, Redis at {mask_url(redis.url)}"
+            self.console.print(f"Starting {what} ...", soft_wrap=True)
             code = run_daemon(config, on_start=self._watch(config))
             self.ended.set()
         self._summarise()
@@ -80,15 +95,6 @@ class Demo:
         if self.options.model:
             return ModelConfig(path=self.options.model, confidence=_CONFIDENCE)
         return ModelConfig(confidence=_CONFIDENCE)
-
-    def _own_cameras(self) -> tuple[CameraConfig, ...]:
-        cameras = []
-        for number, url in enumerate(self.options.sources, start=1):
-            camera = CameraConfig(id=f"camera-{number}", url=url)
-            if camera.is_local_file:
-                camera = camera.model_copy(update={"loop": True, "paced": True})
-            cameras.append(camera)
-        return tuple(cameras)
 
     def _synthetic_cameras(self, stack: ExitStack) -> tuple[CameraConfig, ...]:
         """Looped files in real time, and the first over RTSP from a server of our own."""
@@ -160,7 +166,7 @@ class Demo:
 
     def _summarise(self) -> None:
         console, score = self.console, self.score
-        console.print(f"{self.board.events} events from {len(self.board.latest)} cameras.")
+        console.print(f"{self.board.events} events from {_cameras(len(self.board.latest))}.")
         if score.frames:
             console.print(
                 f"Against the known truth of {score.frames} frames: "
@@ -174,6 +180,18 @@ class Demo:
             soft_wrap=True,
             highlight=False,
         )
+
+
+def _cameras(count: int) -> str:
+    return "1 camera" if count == 1 else f"{count} cameras"
+
+
+def _check_model(path: str) -> None:
+    """Raises StreamdError where `path` names no model that can be used."""
+    if is_checkpoint(path):
+        check_checkpoint(path)
+    else:
+        inspect_model(path)
 
 
 def run_demo(options: DemoOptions) -> int:

@@ -99,6 +99,55 @@ def test_the_demo_sees_what_it_draws() -> None:
     assert "from 4 cameras" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("demo --redis http://:q7@x", "--redis: 'http://***@x': scheme 'http' is none of redis://"),
+        ("demo --redis :q7@x", "--redis: '***@x': scheme "),
+        ("demo --redis redis://:q7@127.0.0.1:1", "--redis: redis://***@127.0.0.1:1: Error 111"),
+        ("demo --source ftp://u:q7@x", "--source: 'ftp://***@x': scheme 'ftp' is none of rtsp://"),
+        ("demo --source none.mp4", "--source: no such file: none.mp4"),
+        ("demo --model none.onnx", "none.onnx: no such file"),
+        (
+            "bench --redis http://:q7@x",
+            "--redis: 'http://***@x': scheme 'http' is none of redis://",
+        ),
+        ("bench --redis redis://:q7@127.0.0.1:1", "--redis: redis://***@127.0.0.1:1: Error 111"),
+        ("probe rtmp://u:q7@x", "URL: 'rtmp://***@x': scheme 'rtmp' is none of rtsp://"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_at_once(command: str, line: str) -> None:
+    code, out, errors = streamd(*command.split())
+    assert (code, out) == (2, "")
+    (error,) = errors
+    assert error.startswith(line)
+    assert "q7" not in error
+
+
+def test_probe_of_nothing() -> None:
+    code, _, errors = streamd("probe", "")
+    assert (code, errors) == (2, ["URL: '': string should have at least 1 character"])
+
+
+@pytest.mark.parametrize("command", ["demo", "bench"])
+def test_a_redis_that_refuses_the_password_is_told_before_anything_is_drawn(command: str) -> None:
+    with RedisServer(password="right") as server:
+        code, out, errors = streamd(command, "--redis", server.url.replace("right", "wrong"))
+    assert (code, out) == (2, "")
+    (error,) = errors
+    assert error.startswith(f"--redis: redis://***@127.0.0.1:{server.port}/0: refused: ")
+
+
+def test_the_demo_with_a_source_and_a_redis_of_ones_own(clip: Clip) -> None:
+    with RedisServer(password="q7secret") as server:
+        options = ("--source", str(clip.path), "--redis", server.url, "--seconds", "1")
+        code, out, errors = streamd("demo", *options)
+    assert (code, errors) == (0, [])
+    shown = server.url.replace(":q7secret", "***")
+    assert out.startswith(f"Starting 1 camera, Redis at {shown} ...\n")
+    assert "events from 1 cameras." not in out
+
+
 def test_bench_says_how_many_cameras_fit() -> None:
     options = ("--camera", "360p10", "--fps", "5", "--max-cameras", "1", "--seconds", "2")
     code, out, _ = streamd("bench", *options, "--target-latency-ms", "60000", "--json")
