@@ -1,7 +1,7 @@
 """Which thread of a process crashed: written by the dying process, read by its supervisor.
 
 `faulthandler` writes the identifier of the thread that got SIGSEGV, SIGBUS, SIGFPE, SIGILL or
-SIGABRT into shared memory, where it outlives the process.
+SIGABRT, or met an exception that nobody foresaw, into shared memory, where it outlives the process.
 """
 
 import faulthandler
@@ -24,6 +24,10 @@ class CrashReport:
     def enable(self) -> None:
         """From now on a crash of this process is written down."""
         faulthandler.enable(file=self._block.fileno())  # only with all threads it names them
+
+    def note(self) -> None:
+        """This thread is about to end the process."""
+        faulthandler.dump_traceback(self._block.fileno(), all_threads=True)
 
     def thread(self) -> int | None:
         """What `threading.get_ident()` was in the thread that crashed; None where none did."""

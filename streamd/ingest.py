@@ -112,7 +112,11 @@ class Readers:
         """The thread of a camera; `top -H` shows its name."""
         set_process_name(f"cam:{assignment.config.id}")
         self._spec.ledger.set(assignment.index, "thread", threading.get_ident())
-        camera.run()
+        try:
+            camera.run()
+        except BaseException:
+            self._spec.crash.note()
+            raise
 
     def _camera(self, assignment: CameraAssignment, space: Space) -> Camera:
         config, spec = assignment.config, self._spec

@@ -56,4 +56,7 @@ class Reload:
             self._outcome = self._load()
         except StreamdError as error:
             self._outcome = error
-        self._bell.ring()
+        except Exception as error:  # that nobody foresaw: the service goes on, and says so
+            self._outcome = StreamdError(f"{type(error).__name__}: {error}")
+        finally:
+            self._bell.ring()
