@@ -34,6 +34,7 @@ _STATUS_WITHIN_S = 1.0
 # A batch job takes what it takes, as long as frames get their outcomes.
 _STANDS_STILL_S = 120.0
 _HOPELESS_STARTS = 3
+_START_GOES_ON_S = 60
 
 
 class Supervisor:
@@ -188,6 +189,9 @@ class Supervisor:
         )
 
     def _feed_watchdog(self) -> None:
+        if not self._ready:
+            # A large engine is built, or Redis is waited for: no reason to begin anew.
+            notify(f"EXTEND_TIMEOUT_USEC={_START_GOES_ON_S * 1_000_000}")
         if self._watchdog is None:
             return
         totals, last_ns = self._fleet.totals(), self._fleet.last_inferred_ns()
