@@ -52,10 +52,11 @@ class Layout:
         self.model = model
         auto = config.ingest.workers == "auto"
         self._per_worker = _CAMERAS_PER_WORKER if auto else 1
-        self.ingest_workers = (os.cpu_count() or 1) if auto else int(config.ingest.workers)
         self.inference_workers = 1
         self.places: dict[int, CameraPlace] = {}
         capacity = len(cameras) + max(_SPARE_CAMERAS, len(cameras) // 4)
+        workers = (os.cpu_count() or 1) if auto else int(config.ingest.workers)
+        self.ingest_workers = min(workers, capacity)
         spare = _LIVE_SLOTS * (capacity - len(cameras))
         counts = [_slot_count(config, camera) for camera in cameras]
         self.pool = SlotPool(sum(counts) + spare, model.shape)

@@ -6,7 +6,7 @@ A client fails fast and never retries by itself: the publisher does, and in orde
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -67,18 +67,24 @@ def _through_sentinel(url: str, options: dict[str, Any]) -> Any:
     parts = urlsplit(url)
     login, _, hosts = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
-    sentinels = []
-    for host in hosts.split(","):
-        name, _, port = host.partition(":")
-        sentinels.append((name, int(port or 26379)))
     service, _, db = parts.path.strip("/").partition("/")
-    if parts.scheme.startswith("rediss"):
-        options = {**options, "ssl": True}
-    account = {"username": unquote(user) or None, "password": unquote(password) or None}
+    given = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    account = {
+        "username": unquote(user) or given.get("username"),
+        "password": unquote(password) or given.get("password"),
+        "db": int(given.get("db", db or 0)),
+    }
+    tls = {name: value for name, value in given.items() if name.startswith("ssl_")}
+    options = {**options, **tls, "ssl": parts.scheme.startswith("rediss")}
+    addresses = [urlsplit(f"//{host}") for host in hosts.split(",")]
     # redis-py leaves Sentinel without types.
     make: Any = Sentinel
-    sentinel = make(sentinels, sentinel_kwargs=dict(options), **options, **account)
-    return sentinel.master_for(service or "mymaster", db=int(db or 0))
+    sentinel = make(
+        [(address.hostname, address.port or 26379) for address in addresses],
+        sentinel_kwargs=dict(options),
+        **options,
+    )
+    return sentinel.master_for(service or "mymaster", **account)
 
 
 def _tls(config: RedisConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ know such records again. A record that a crash has torn is cut off.
 """
 
 import fcntl
+import math
 import os
 import struct
 import time
@@ -28,6 +29,7 @@ from streamd.errors import SpoolError
 
 Fsync = Literal["always", "every_second", "never"]
 
+_SYNC_EVERY_S: dict[Fsync, float] = {"always": 0.0, "every_second": 1.0, "never": math.inf}
 _HEADER = struct.Struct("<II")
 _SEGMENTS = 16  # the bound is kept by dropping whole segments: a sixteenth at a time
 _SMALLEST_SEGMENT = 4096
@@ -45,7 +47,8 @@ class _Segment:
 class Spool:
     """First in, first out. One process may have it open; one thread at a time may use it.
 
-    Every method raises SpoolError where the disk fails; an `append` that failed has left nothing.
+    Every method raises SpoolError where the disk fails; an `append` that failed has left nothing,
+    and what `remove` took off stays off.
     `damaged` counts records whose checksum was wrong when the spool was opened: they are gone.
     """
 
@@ -67,6 +70,7 @@ class Spool:
         self._taken_bytes = 0  # of the first segment
         self._peeked = 0  # records that somebody is delivering: they are not dropped
         self._tail_fd = -1
+        self._torn = False  # whether the tail's file holds more than the tail
         self.damaged = 0
         self._lock_fd = self._lock()
         try:
@@ -93,20 +97,21 @@ class Spool:
         Those of the last `peek` stay until they are removed or put back.
         """
         try:
+            if self._is_too_large():
+                self._left_of_first()  # while it cannot be read, nothing more is taken
+            self._cut_back()
             if self._segments[-1].size >= self._segment_bytes:
                 self._open_tail()
             self._write(records)
-            if self._fsync == "always":
-                os.fsync(self._tail_fd)
-            else:
-                self.sync()
-            return self._make_room()
         except OSError as error:
             raise self._failure(error) from None
+        return self._make_room()
 
     def peek(self, count: int) -> list[bytes]:
         """Up to `count` of the oldest records; they stay, and are safe from `append`."""
         try:
+            while self._count and not self._segments[0].records:
+                self._remove_first()
             if not self._waiting and self._count:
                 self._waiting.extend(self._left_of_first())
         except OSError as error:
@@ -117,10 +122,7 @@ class Spool:
     def put_back(self) -> list[bytes]:
         """What the last `peek` gave was not delivered. Returns what had to make room by now."""
         self._peeked = 0
-        try:
-            return self._make_room()
-        except OSError as error:
-            raise self._failure(error) from None
+        return self._make_room()
 
     def remove(self) -> None:
         """Takes off what the last `peek` gave."""
@@ -140,11 +142,10 @@ class Spool:
 
     def sync(self) -> None:
         """Brings what was appended to the disk itself, if the policy says that it is time."""
-        if self._fsync != "every_second" or self._clock_s() - self._synced_s < 1.0:
+        if self._fsync != "every_second":
             return
-        self._synced_s = self._clock_s()
         try:
-            os.fsync(self._tail_fd)
+            self._sync_if_due()
         except OSError as error:
             raise self._failure(error) from None
 
@@ -154,7 +155,8 @@ class Spool:
             if self._fsync != "never":
                 os.fsync(self._tail_fd)
             if not self._count:
-                self._segments[0].path.unlink(missing_ok=True)
+                for segment in self._segments:
+                    segment.path.unlink(missing_ok=True)
         os.close(self._tail_fd)
         os.close(self._lock_fd)
 
@@ -172,28 +174,47 @@ class Spool:
         return lock
 
     def _write(self, records: Sequence[bytes]) -> None:
-        """All of `records`, or none: what a full disk has cut off is taken back."""
+        """All of `records`, or none: what is not on the disk in the end is taken back."""
         data = _framed(records)
         tail = self._segments[-1]
         try:
             written = 0
             while written < len(data):
                 written += os.write(self._tail_fd, memoryview(data)[written:])
+            self._sync_if_due()
         except OSError:
-            os.ftruncate(self._tail_fd, tail.size)
+            self._torn = True
+            with suppress(OSError):
+                self._cut_back()
             raise
         tail.size += len(data)
         tail.records += len(records)
         self._count += len(records)
 
+    def _cut_back(self) -> None:
+        if self._torn:
+            os.ftruncate(self._tail_fd, self._segments[-1].size)
+            self._torn = False
+
+    def _sync_if_due(self) -> None:
+        now_s = self._clock_s()
+        if now_s - self._synced_s >= _SYNC_EVERY_S[self._fsync]:
+            self._synced_s = now_s
+            os.fsync(self._tail_fd)
+
     def _make_room(self) -> list[bytes]:
+        """The oldest records, dropped. Where the disk fails, it stays too large for now."""
         dropped: list[bytes] = []
-        while self.size_bytes > self._max_bytes and len(self._segments) > 1 and not self._peeked:
-            left = list(self._left_of_first())
-            self._count -= len(left)
-            self._remove_first()
-            dropped += left
+        with suppress(OSError):
+            while self._is_too_large():
+                left = list(self._left_of_first())
+                self._count -= len(left)
+                dropped += left
+                self._remove_first()
         return dropped
+
+    def _is_too_large(self) -> bool:
+        return self.size_bytes > self._max_bytes and len(self._segments) > 1 and not self._peeked
 
     def _recover(self) -> Iterator[_Segment]:
         """Every segment with what is whole of it; what was torn is cut off."""
@@ -215,10 +236,10 @@ class Spool:
         path = self._folder / f"{number:020}.log"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         tail_fd = os.open(path, flags, 0o600)
-        if self._tail_fd >= 0:
-            os.close(self._tail_fd)
-        self._tail_fd = tail_fd
+        old_fd, self._tail_fd = self._tail_fd, tail_fd
         self._segments.append(_Segment(path, 0, 0))
+        if old_fd >= 0:
+            os.close(old_fd)
 
     def _skip_taken(self) -> None:
         """Goes on where the cursor stands, if it is of the first segment."""
@@ -238,14 +259,17 @@ class Spool:
             self._remove_first()
 
     def _left_of_first(self) -> Iterator[bytes]:
-        return iter(_Scan(self._segments[0].path.read_bytes()[self._taken_bytes :]))
+        first = self._segments[0]
+        return iter(_Scan(first.path.read_bytes()[self._taken_bytes : first.size]))
 
     def _remove_first(self) -> None:
-        self._waiting.clear()
-        self._taken_bytes = 0
+        """Goes on to the next segment; where none can be made, nothing changes."""
         if len(self._segments) == 1:
             self._open_tail()
-        self._segments.popleft().path.unlink(missing_ok=True)
+        gone = self._segments.popleft()
+        self._waiting.clear()
+        self._taken_bytes = 0
+        gone.path.unlink(missing_ok=True)
 
     def _write_cursor(self) -> None:
         path = self._segments[0].path

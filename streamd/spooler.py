@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -187,12 +187,14 @@ def spool_folder(config: RedisConfig, owner: str) -> Path | None:
     """Where `owner` keeps what is meant for the Redis and stream of `config`.
 
     A name of the place without its login: a password that changes orphans nothing. Entries never
-    go to another Redis than the one they were meant for.
+    go to another Redis, nor to another of its databases, than the one they were meant for.
     """
     if config.spool.path is None:
         return None
     parts = urlsplit(config.url)
-    place = f"{parts.netloc.rpartition('@')[2]}{parts.path} {config.stream} {config.status_stream}"
+    database = "".join(f"?db={db}" for db in parse_qs(parts.query).get("db", [])[:1])
+    where = f"{parts.netloc.rpartition('@')[2]}{parts.path}{database}"
+    place = f"{where} {config.stream} {config.status_stream}"
     name = hashlib.sha256(place.encode()).hexdigest()[:8]
     return Path(config.spool.path) / f"{name}-{owner}"
 

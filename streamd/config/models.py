@@ -101,7 +101,7 @@ class ModelConfig(Section):
 class IngestConfig(Section):
     """The processes that read and decode."""
 
-    workers: AutoOrPositive = Field(
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
         "auto", description="processes; auto: one for 4 cameras, at most one a core"
     )
     slots_per_camera: Literal["auto"] | Annotated[int, Field(ge=2, le=256)] = Field(
@@ -124,7 +124,10 @@ class LogConfig(Section):
         None, min_length=1, description="file that gets each line as JSON, too; null: stderr alone"
     )
     max_mb: float = Field(
-        10.0, gt=0, description="size from which on the file is put aside, as FILE.1, FILE.2, ..."
+        10.0,
+        gt=0,
+        le=1e6,
+        description="size from which on the file is put aside, as FILE.1, FILE.2, ...",
     )
     kept: int = Field(5, ge=1, le=1000, description="how many of those are kept")
 

@@ -1,31 +1,11 @@
 """Keys of Redis: where events go, and where they wait."""
 
 from typing import Literal
-from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from streamd.config.redis_url import checked_url, is_tls
 from streamd.config.section import Section
-
-REDIS_SCHEMES = (
-    "redis",
-    "rediss",
-    "unix",
-    "redis+sentinel",
-    "rediss+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
-)
-# Those that name a database or a login; time-outs and the like are keys of their own.
-_PARAMETERS = (
-    "db",
-    "username",
-    "password",
-    "ssl_cert_reqs",
-    "ssl_ca_certs",
-    "ssl_certfile",
-    "ssl_keyfile",
-)
 
 
 class SpoolConfig(Section):
@@ -81,32 +61,12 @@ class RedisConfig(Section):
 
     @field_validator("url")
     @classmethod
-    def _known_scheme(cls, url: str) -> str:
-        scheme = urlsplit(url).scheme
-        if scheme not in REDIS_SCHEMES:
-            known = ", ".join(f"{s}://" for s in REDIS_SCHEMES)
-            raise ValueError(f"scheme {scheme or '(none)'!r} is none of {known}")
-        _check_url(url)
-        return url
+    def _usable(cls, url: str) -> str:
+        return checked_url(url)
 
-
-def _check_url(url: str) -> None:
-    """What redis-py would stumble over at connecting. No message holds a part of `url`."""
-    parts = urlsplit(url)
-    hosts = parts.netloc.rpartition("@")[2].split(",")
-    if len(hosts) > 1 and not parts.scheme.endswith("+sentinel"):
-        raise ValueError("names several hosts, which only redis+sentinel:// may")
-    ports = [_valid_port(host) for host in hosts]
-    if not all(ports) or "@" in parts.path + parts.query + parts.fragment:
-        raise ValueError("has no valid port; in a password / ? # and @ are %2F %3F %23 and %40")
-    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in _PARAMETERS:
-            known = ", ".join(_PARAMETERS)
-            raise ValueError(f"has an unknown parameter behind the ?; known are {known}")
-
-
-def _valid_port(host: str) -> bool:
-    try:
-        return urlsplit(f"//{host}").port != 0
-    except ValueError:
-        return False
+    @field_validator("tls_ca", "tls_cert", "tls_key")
+    @classmethod
+    def _for_tls(cls, file: str | None, info: ValidationInfo) -> str | None:
+        if file is not None and not is_tls(info.data.get("url", "rediss")):
+            raise ValueError("is for rediss:// alone")
+        return file

@@ -137,6 +137,13 @@ def test_a_file_that_is_no_configuration_says_so_with_its_line(
             GATE + "redis: {url: 'http://x'}\n",
             "4: redis.url: scheme 'http' is none of redis://, rediss://, unix://",
         ),
+        (GATE + "redis: {tls_ca: ca.pem}\n", "4: redis.tls_ca: is for rediss:// alone"),
+        (GATE + "log: {max_mb: .inf}\n", "4: log.max_mb: input should be less than or equal to"),
+        (GATE + "log: {max_mb: 1e300}\n", "4: log.max_mb: input should be less than or equal to"),
+        (
+            GATE + "ingest: {workers: 100000}\n",
+            "4: ingest.workers: input should be 'auto'; or input should be less than or equal to",
+        ),
         (GATE + "redis: {url: x}\n", "4: redis.url: scheme '(none)' is none of"),
         (GATE + "http: {port: !!int x}\n", "4: http.port: cannot be read as "),
         (GATE + "http: {port: !!int ''}\n", "4: http.port: cannot be read as "),
@@ -306,6 +313,24 @@ def test_no_message_tells_a_password(tmp_path: Path, text: str) -> None:
         "redis://h:99999/0",
         "redis://h/0?s3cret=1",
         "redis://h/0?socket_timeout=s3cret",
+        "redis://:s3[cret]@h",
+        "redis://h/s3cret",
+        "redis://h/0/1",
+        "redis://h?db=s3cret",
+        "redis://h?db=-1",
+        "redis://h?db=",
+        "redis://h?ssl_cert_reqs=none",
+        "rediss://h?ssl_cert_reqs=s3cret",
+        "unix:///redis.sock?ssl_keyfile=x",
+        "unix://",
+        "redis+sentinel://h:26379/service/s3cret",
+        "redis+sentinel://h:26379/service/0/1",
+        "redis+sentinel://h:26379/service?db=s3cret",
+        "redis+sentinel:///service",
+        "redis+sentinel://h,/service",
+        "redis+cluster://",
+        "redis+cluster://h/1",
+        "redis+cluster://h?db=1",
     ],
 )
 def test_a_redis_url_that_the_client_would_stumble_over_is_a_fault(
@@ -314,6 +339,27 @@ def test_a_redis_url_that_the_client_would_stumble_over_is_a_fault(
     (fault,) = faults(tmp_path, GATE + f"redis:\n  url: '{url}'\n")
     assert fault.startswith("5: redis.url: has ")
     assert "cret" not in fault
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://",
+        "REDIS://h",
+        "redis://user:p%2Fw@h:6379/1",
+        "redis://[::1]:6379?db=2",
+        "rediss://h?ssl_cert_reqs=none",
+        "unix:///run/redis.sock?db=1&password=x",
+        "redis+sentinel://[::1]:26379,h/service/3",
+        "rediss+sentinel://h/service?db=3&ssl_ca_certs=ca.pem",
+        "redis+cluster://h:7000/0",
+        "rediss+cluster://h:7000?ssl_cert_reqs=none",
+    ],
+)
+def test_a_redis_url_that_the_client_understands_is_taken(tmp_path: Path, url: str) -> None:
+    loaded = load(tmp_path, GATE + f"redis:\n  url: '{url}'\n")
+    assert loaded.redis.url.lower() == url.lower()
+    assert loaded.redis.url.startswith(("redis", "unix"))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "camera-1.example", "127.1"])

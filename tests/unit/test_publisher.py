@@ -349,8 +349,15 @@ def test_another_redis_has_another_folder_and_a_new_password_has_not(tmp_path: P
         folder("redis://host:6380/0"),
         folder("redis://host:6379/1"),
         folder("redis://host:6379/0", stream="other"),
+        folder("redis://host:6379?db=1"),
+        folder("redis://host:6379?db=2"),
+        folder("redis://host:6379/1?db=2"),
+        folder("unix:///redis.sock?db=1"),
+        folder("unix:///redis.sock?db=2"),
     ]
-    assert len({here, *others}) == 4
+    assert len({here, *others}) == 9
+    with_login = folder("redis://host:6379?db=1&username=u&password=old")
+    assert with_login == folder("redis://host:6379?db=1&password=new") == others[3]
 
 
 @pytest.fixture(scope="module")

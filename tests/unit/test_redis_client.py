@@ -19,7 +19,7 @@ from redis.exceptions import (
 from streamd import redis_client
 from streamd.config import RedisConfig
 from streamd.errors import RedisSetupError
-from streamd.redis_client import RedisStreams, Unreachable, check_redis
+from streamd.redis_client import RedisStreams, Unreachable, check_redis, connect
 
 AWAY = [
     ClusterDownError("The cluster is down"),
@@ -129,3 +129,28 @@ def test_after_a_failure_it_connects_anew(clients: list[FakeClient]) -> None:
         streams.add([("s", {"id": "1"})])
     assert demoted.closed
     assert streams.add([("s", {"id": "1"})]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("url", "service", "given"),
+    [
+        ("redis+sentinel://h", "mymaster", {"db": 0, "username": None, "password": None}),
+        ("redis+sentinel://h/cams/3", "cams", {"db": 3}),
+        ("redis+sentinel://h/cams?db=3", "cams", {"db": 3}),
+        ("redis+sentinel://u:p%40w@h/cams", "cams", {"username": "u", "password": "p@w"}),
+        ("redis+sentinel://h/cams?username=u", "cams", {"username": "u"}),
+        ("rediss+sentinel://h/cams?ssl_cert_reqs=none", "cams", {"ssl_cert_reqs": "none"}),
+    ],
+)
+def test_what_a_sentinel_url_says_reaches_the_client(
+    url: str, service: str, given: dict[str, object]
+) -> None:
+    pool = connect(RedisConfig(url=url)).connection_pool
+    assert pool.service_name == service
+    assert {name: pool.connection_kwargs[name] for name in given} == given
+
+
+def test_sentinels_may_have_ipv6_addresses_and_no_ports() -> None:
+    pool = connect(RedisConfig(url="redis+sentinel://[::1]:1,h2,h3:2/cams")).connection_pool
+    addresses = [s.connection_pool.connection_kwargs for s in pool.sentinel_manager.sentinels]
+    assert [(a["host"], a["port"]) for a in addresses] == [("::1", 1), ("h2", 26379), ("h3", 2)]

@@ -4,7 +4,10 @@ import errno
 import os
 import shutil
 from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -184,6 +187,83 @@ def test_a_full_disk_leaves_all_as_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     ]
 
 
+class FailingDisk:
+    """Calls that fail once: the next one of each that is in `next_fails`."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.next_fails: set[str] = set()
+        for name in ("open", "write", "fsync", "ftruncate"):
+            patch.setattr(os, name, self._failing(name, getattr(os, name)))
+        for name in ("unlink", "read_bytes", "write_bytes"):
+            patch.setattr(Path, name, self._failing(name, getattr(Path, name)))
+
+    def _failing(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if name in self.next_fails:
+                self.next_fails.remove(name)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(*arguments, **options)
+
+        return call
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> FailingDisk:
+    return FailingDisk(monkeypatch)
+
+
+@pytest.mark.parametrize("policy", ["always", "every_second"])
+@pytest.mark.parametrize("fails", [{"fsync"}, {"fsync", "ftruncate"}])
+def test_what_did_not_reach_the_disk_itself_was_not_appended(
+    tmp_path: Path, disk: FailingDisk, policy: Fsync, fails: set[str]
+) -> None:
+    now_s = 0.0
+    spool = Spool(tmp_path / "spool", max_bytes=10**6, fsync=policy, clock_s=lambda: now_s)
+    spool.append([b"first"])
+    now_s = 2.0
+    disk.next_fails = set(fails)
+    with pytest.raises(SpoolError, match="Input/output error"):
+        spool.append([b"second"])
+    assert len(spool) == 1
+    spool.append([b"second"])
+    assert len(spool) == 2
+    again = opened(crashed(tmp_path / "spool", tmp_path / "copy"))
+    assert drained(again) == drained(spool) == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("count", [2, 60])  # 60 fill a segment
+def test_what_was_taken_stays_taken_where_no_new_segment_can_be_made(
+    tmp_path: Path, disk: FailingDisk, count: int
+) -> None:
+    spool = opened(tmp_path / "spool", max_bytes=16 * 4096)
+    spool.append(numbered(count))
+    assert spool.peek(count) == numbered(count)
+    disk.next_fails = {"open"}
+    with pytest.raises(SpoolError):
+        spool.remove()
+    assert (len(spool), spool.peek(9)) == (0, [])
+    spool.append([b"later"])
+    assert drained(spool) == [b"later"]
+    assert (len(spool), spool.peek(9)) == (0, [])
+    spool.close()
+    assert not segments(tmp_path / "spool")
+
+
+def test_room_that_cannot_be_made_bounds_it_all_the_same(tmp_path: Path, disk: FailingDisk) -> None:
+    spool = opened(tmp_path, max_bytes=16 * 4096)
+    records = numbered(600)  # 108 bytes each on disk
+    for record in records:
+        assert spool.append([record]) == []
+    disk.next_fails = {"read_bytes"}
+    assert spool.append([b"stored".ljust(1000)]) == []
+    disk.next_fails = {"read_bytes"}
+    with pytest.raises(SpoolError):
+        spool.append([b"not stored"])
+    dropped = spool.append([b"last"])
+    assert dropped + drained(spool) == [*records, b"stored".ljust(1000), b"last"]
+    assert dropped
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SpoolError, match=r"file/spool: Not a directory"):
@@ -247,3 +327,51 @@ def test_it_is_a_queue_whatever_happens(
             spool = opened(folder)
         assert len(spool) == len(model)
     assert drained(spool) == list(model)
+
+
+_FAILS = st.sampled_from(
+    ["open", "write", "fsync", "ftruncate", "unlink", "read_bytes", "write_bytes"]
+)
+
+
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("append"), st.integers(1, 8), st.sets(_FAILS)),
+            st.tuples(st.just("take"), st.integers(1, 8), st.sets(_FAILS)),
+            st.tuples(st.just("put_back"), st.integers(1, 8), st.sets(_FAILS)),
+        ),
+        max_size=60,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_it_is_a_queue_on_a_disk_that_fails_now_and_then(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, set[str]]]
+) -> None:
+    spool = opened(tmp_path_factory.mktemp("spool"), max_bytes=2 * 4096, fsync="always")
+    model, number = deque[bytes](), 0
+    with pytest.MonkeyPatch.context() as patch:
+        disk = FailingDisk(patch)
+        for step, count, fails in steps:
+            with suppress(SpoolError):
+                if step == "append":
+                    records = [str(number + i).encode().ljust(900) for i in range(count)]
+                    number += count
+                    disk.next_fails = set(fails)
+                    gone = spool.append(records)
+                    model.extend(records)
+                    assert gone == [model.popleft() for _ in gone]
+                else:
+                    disk.next_fails = fails & {"read_bytes"}
+                    taken = spool.peek(count)
+                    disk.next_fails = set(fails)
+                    if step == "put_back":
+                        gone = spool.put_back()
+                        assert gone == [model.popleft() for _ in gone]
+                    else:
+                        assert taken == [model.popleft() for _ in taken]
+                        spool.remove()
+            disk.next_fails = set()
+            assert len(spool) == len(model)
+        disk.next_fails = set()
+        assert drained(spool) == list(model)
