@@ -146,7 +146,7 @@ def parse_event(fields: dict[str, str]) -> Event:
     try:
         data = msgspec.json.decode(fields["data"])
         return msgspec.convert({**fields, "data": data}, Event, strict=False)
-    except (KeyError, msgspec.MsgspecError) as error:
+    except (KeyError, RecursionError, msgspec.MsgspecError) as error:
         raise ValueError(f"not an event of schema version {SCHEMA_VERSION}: {error}") from None
 
 

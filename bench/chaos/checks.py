@@ -132,7 +132,7 @@ def _unbalanced(life: Life, events: list[Event], frames: dict[str, int]) -> Iter
 
 
 def _events_of(life: Life, events: list[Event]) -> list[Event]:
-    return [e for e in events if int(life.began) <= _session(e) <= life.ended]
+    return [e for e in events if life.began <= _session(e) / 1000 <= life.ended]
 
 
 def _left_by(life: Life) -> list[str]:

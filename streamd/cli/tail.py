@@ -11,13 +11,10 @@ from rich.console import Console
 
 from streamd.cli.main import ConfigPath, app
 from streamd.config import Config, load_config
-from streamd.config.secrets import mask_text
 from streamd.errors import ConfigError
 
 if TYPE_CHECKING:
     from streamd.events import Event
-
-_RETRY_S = 1.0
 
 
 @app.command()
@@ -56,18 +53,10 @@ def _events(config: Config, start: str) -> Iterator["Event"]:
     # No other command needs a client.
     from streamd.subscriber import streams_of, subscribe  # noqa: PLC0415
 
-    away = False
-    while True:
-        try:
-            for event in subscribe(config.redis, streams_of(config), start=start):
-                away = False
-                if event is not None:
-                    yield event
-        except ConnectionError as error:
-            if not away:
-                print(f"redis: {mask_text(str(error))}; trying again", file=sys.stderr)
-            away = True
-            time.sleep(_RETRY_S)
+    def on_away(why: str) -> None:
+        print(f"redis: {why}; trying again", file=sys.stderr)
+
+    yield from subscribe(config.redis, streams_of(config), start=start, on_away=on_away)
 
 
 def _has_label(event: "Event", label: str | None) -> bool:

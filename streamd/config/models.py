@@ -205,7 +205,7 @@ class CameraConfig(Section):
         if scheme.lower() not in (*LIVE_SCHEMES, "file"):
             known = ", ".join(f"{s}://" for s in LIVE_SCHEMES)
             raise ValueError(f"scheme {scheme!r} is none of {known}, nor is it a file's path")
-        if scheme.lower() != "file" and not has_valid_host(f"//{rest}"):
+        if scheme.lower() != "file" and not has_valid_host(rest):
             raise ValueError(
                 "has no valid host or port; in a password / ? # @ and : are %2F %3F %23 %40 and %3A"
             )

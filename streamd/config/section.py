@@ -1,5 +1,6 @@
 """What every section of the configuration is, and how its keys are written."""
 
+import re
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict
@@ -22,10 +23,11 @@ def local_path(url: str) -> str:
     return unquote("/" + url.removeprefix("file://").partition("/")[2])
 
 
-def has_valid_host(url: str) -> bool:
-    """Whether a network URL names a host, and no port that cannot be."""
+def has_valid_host(rest: str) -> bool:
+    """Whether what follows the // of a network URL names a host, and no port that cannot be."""
+    host = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(f"//{host}")
         return bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False

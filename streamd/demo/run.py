@@ -5,7 +5,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,11 +125,14 @@ class Demo:
         return start
 
     def _subscribe(self, config: Config) -> None:
-        """Feeds the board until Redis ends; it ends with the demo."""
-        with suppress(ConnectionError):
-            for event in subscribe(config.redis, streams_of(config)):
-                if event is not None:
-                    self._take(event)
+        """Feeds the board; it ends with the demo."""
+        streams = streams_of(config)
+        for event in subscribe(config.redis, streams, on_away=self._tell_of_redis):
+            self._take(event)
+
+    def _tell_of_redis(self, why: str) -> None:
+        if not self.ended.is_set():
+            self.console.print(f"redis: {why}; trying again", soft_wrap=True)
 
     def _take(self, event: Event) -> None:
         self.board.add(event)

@@ -24,7 +24,7 @@ def choose_backend(wanted: str, *, foreign_engine: bool = False) -> tuple[str, s
     if wanted != "auto":
         if not find_spec(wanted):
             raise EngineError(
-                f"model.backend: {wanted} is not installed; pip install 'streamd[{wanted}]'"
+                f"model.backend: {wanted} is not installed; pip install '.[{wanted}]'"
             )
         return wanted, "configured"
     return _best_installed()
@@ -71,7 +71,7 @@ def _tensorrt_installed() -> bool:
 
 def _check_tensorrt(what: str) -> None:
     if not _tensorrt_installed():
-        raise EngineError(f"{what}: tensorrt is not installed; pip install 'streamd[tensorrt]'")
+        raise EngineError(f"{what}: tensorrt is not installed; pip install '.[tensorrt]'")
     missing = driver_missing()
     if missing:
         raise EngineError(f"{what}: tensorrt cannot run here: {missing}")

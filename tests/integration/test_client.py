@@ -1,16 +1,21 @@
 """streamd.client and the examples against a real Redis."""
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import AuthenticationError, RedisError
 
 from streamd.client import AsyncSubscriber, Event, Gap, Subscriber
+from streamd.config import RedisConfig
+from streamd.redis_client import connect
 from streamd.testing.redis_server import RedisServer
 
 from .harness import STREAM, event, eventually
@@ -49,12 +54,14 @@ def test_all_that_is_kept_or_only_what_is_new(redis_server: RedisServer, client:
 
 def test_a_position_is_where_to_go_on(redis_server: RedisServer, client: Any) -> None:
     publish(client, *(event(n) for n in range(6)))
+    ids = [entry_id for entry_id, _ in client.xrange(STREAM)]
     first = Subscriber(redis_server.url, start="0")
     events = iter(first)
-    assert seqs(events, 3) == [0, 1, 2]
+    for n in range(3):
+        assert next(events).seq == n
+        assert first.position == {STREAM: ids[n]}  # while it is worked on, too
     position = first.position
-    # What was handed on last may not have been worked on: it comes again.
-    assert seqs(iter(Subscriber(redis_server.url, start=position)), 4) == [2, 3, 4, 5]
+    assert seqs(iter(Subscriber(redis_server.url, start=position)), 3) == [3, 4, 5]
 
 
 def test_only_what_is_asked_for(redis_server: RedisServer, client: Any) -> None:
@@ -140,6 +147,211 @@ def test_it_goes_on_when_redis_is_back(durable_redis: RedisServer) -> None:
         publish(writer, event(2))
     thread.join(20)
     assert seen == [2]
+
+
+def test_processes_that_share_a_group_name_no_consumer(
+    redis_server: RedisServer, client: Any
+) -> None:
+    publish(client, *(event(n) for n in range(20)))
+    options: dict[str, Any] = {"group": "g", "start": "0"}
+    first, second = (iter(Subscriber(redis_server.url, **options)) for _ in range(2))
+    assert seqs(first, 1) == [0]
+    assert seqs(second, 1) == [10]  # what the first is working on, and took, is not read again
+    first.close()  # type: ignore[attr-defined]  # it crashes
+    heir = iter(Subscriber(redis_server.url, **options, claim_after_s=0.05))
+    time.sleep(0.1)
+    assert sorted(seqs(heir, 20)) == list(range(20))
+
+
+def test_consumers_that_ended_are_forgotten(redis_server: RedisServer, client: Any) -> None:
+    publish(client, *(event(n) for n in range(3)))
+    options: dict[str, Any] = {"group": "g", "start": "0", "claim_after_s": 0.05}
+    kept = iter(Subscriber(redis_server.url, consumer="named", **options))
+    assert seqs(kept, 3) == [0, 1, 2]
+    for n in range(3, 6):
+        publish(client, event(n))
+        time.sleep(0.1)
+        # Each has what the one before it left, which is then done with.
+        assert seqs(iter(Subscriber(redis_server.url, **options)), 2) == [n - 1, n]
+    names = [each["name"] for each in client.xinfo_consumers(STREAM, "g")]
+    assert "named" in names
+    assert len(names) <= 3
+
+
+def test_a_group_goes_on_in_order_when_its_connection_broke(
+    redis_server: RedisServer, client: Any
+) -> None:
+    publish(client, *(event(n) for n in range(12)))
+    reader = iter(Subscriber(redis_server.url, group="g", start="0"))
+    assert seqs(reader, 3) == [0, 1, 2]
+    for each in client.client_list():
+        if each["cmd"] != "client":
+            client.client_kill(each["addr"])
+    assert seqs(reader, 9) == list(range(3, 12))
+    eventually(lambda: client.xpending(STREAM, "g")["pending"] == 1)
+
+
+def test_a_group_is_made_again_when_redis_lost_its_data(
+    redis_server: RedisServer, client: Any
+) -> None:
+    publish(client, event(1))
+    reader = iter(Subscriber(redis_server.url, group="g", start="0"))
+    assert seqs(reader, 1) == [1]
+    client.flushall()
+    publish(client, event(2))
+    assert seqs(reader, 1) == [2]
+
+
+@pytest.mark.parametrize("login", ["", ":wrong@"])
+@pytest.mark.parametrize("group", [None, "g"])
+def test_a_password_that_is_refused_or_missing_is_an_error(login: str, group: str | None) -> None:
+    with RedisServer(password="right") as server:
+        url = f"redis://{login}127.0.0.1:{server.port}/0"
+        with pytest.raises(AuthenticationError):
+            next(iter(Subscriber(url, group=group)))
+
+        async def read() -> None:
+            subscriber = AsyncSubscriber(url, group=group)
+            try:
+                async for _ in subscriber:
+                    break
+            finally:
+                await subscriber.close()
+
+        with pytest.raises(AuthenticationError):
+            asyncio.run(read())
+
+
+def test_a_redis_that_is_away_is_told_of_once(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = iter(Subscriber("redis://:q7@127.0.0.1:1/0"))
+    threading.Thread(target=lambda: next(reader), daemon=True).start()
+    time.sleep(1.0)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("redis: Error 111 connecting to 127.0.0.1:1.")
+
+
+def test_a_group_is_told_of_a_gap_once(redis_server: RedisServer, client: Any) -> None:
+    told = {"kind": "gap", "name": "gate", "reason": "spool_full", "detail": "7 events, a to b"}
+    client.xadd(STATUS, told)
+    publish(client, *(event(n) for n in range(4)))
+    gaps: list[Gap] = []
+    for n in range(3):
+        options: dict[str, Any] = {"group": "g", "consumer": "one", "on_gap": gaps.append}
+        assert seqs(iter(Subscriber(redis_server.url, start="0", **options)), 2) == [n, n + 1]
+    assert gaps == [Gap("gate", "spool_full", "7 events, a to b")]
+
+
+def test_a_group_is_told_of_what_was_trimmed_while_it_was_away(
+    redis_server: RedisServer, client: Any
+) -> None:
+    publish(client, event(0))
+    gaps: list[Gap] = []
+    options: dict[str, Any] = {"group": "g", "start": "0", "on_gap": gaps.append}
+    assert seqs(iter(Subscriber(redis_server.url, **options)), 1) == [0]
+    assert not gaps
+    publish(client, *(event(n) for n in range(1, 10)))
+    client.xtrim(STREAM, maxlen=3, approximate=False)
+    assert seqs(iter(Subscriber(redis_server.url, **options)), 3) == [7, 8, 9]
+    assert [gap.reason for gap in gaps] == ["trimmed"]
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+def test_what_is_no_event_is_skipped(
+    redis_server: RedisServer, client: Any, caplog: pytest.LogCaptureFixture, group: str | None
+) -> None:
+    publish(client, event(1))
+    client.xadd(STREAM, {"hello": "world"})
+    client.xadd(STREAM, {b"\xff\xfe": b"\xff"})
+    client.xadd(STREAM, event(5).fields() | {"data": "{}"})
+    client.xadd(STREAM, event(6).fields() | {"data": "[" * 100_000})
+    publish(client, event(2), event(3))
+    reader = iter(Subscriber(redis_server.url, group=group, start="0"))
+    assert seqs(reader, 3) == [1, 2, 3]
+    (record,) = caplog.records
+    assert "is skipped, as others will be: not an event of schema version 1" in record.getMessage()
+    if group:
+        assert client.xpending(STREAM, group)["pending"] == 1  # the last one handed on
+
+
+@contextmanager
+def a_cluster() -> Iterator[str]:
+    """The URL of a Cluster of one."""
+    with RedisServer(settings={"cluster-enabled": "yes"}) as server:
+        node: Any = redis.Redis.from_url(server.url)
+        node.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        eventually(lambda: b"cluster_state:ok" in node.execute_command("CLUSTER", "INFO"))
+        node.close()
+        yield server.url.replace("redis://", "redis+cluster://").removesuffix("/0")
+
+
+@contextmanager
+def behind_a_sentinel() -> Iterator[str]:
+    with RedisServer() as server:
+        monitored = f"monitor cams 127.0.0.1 {server.port} 1"
+        with RedisServer(sentinel=True, settings={"sentinel": monitored}) as sentinel:
+            yield f"redis+sentinel://127.0.0.1:{sentinel.port}/cams/0"
+
+
+@pytest.mark.parametrize("shape", [a_cluster, behind_a_sentinel])
+@pytest.mark.parametrize("group", [None, "g"])
+def test_wherever_streamd_publishes_to(shape: Any, group: str | None) -> None:
+    options: dict[str, Any] = {
+        "streams": ["det:gate", "det:yard"],
+        "group": group,
+        "start": "0",
+        "on_gap": lambda _: None,
+    }
+
+    async def read(url: str) -> set[str]:
+        subscriber = AsyncSubscriber(url, **options | {"group": group and "other"})
+        cameras: set[str] = set()
+        async for each in subscriber:
+            cameras.add(each.camera)
+            if len(cameras) == 2:
+                break
+        await subscriber.close()
+        return cameras
+
+    with shape() as url:
+        writer: Any = connect(RedisConfig(url=url))
+        for camera in ("gate", "yard"):
+            writer.xadd(f"det:{camera}", event(1, camera).fields())
+        subscriber = Subscriber(url, **options)
+        reader = iter(subscriber)
+        assert {each.camera for each in islice(reader, 2)} == {"gate", "yard"}
+        writer.xadd("det:yard", event(2, "yard").fields())
+        assert seqs(reader, 1) == [2]
+        subscriber.close()
+        assert asyncio.run(read(url)) == {"gate", "yard"}
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("http://:q7@h", "http://***@h: is no URL of Redis"),
+        ("redis://:q7/x@h", "redis://***@h: is no URL of Redis"),
+        ("redis+cluster://:q7@a,b", "redis+cluster://***@a,b: names several hosts"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Subscriber, AsyncSubscriber])
+def test_a_wrong_url_is_told_without_its_password(kind: Any, url: str, what: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(what)) as raised:
+        kind(url)
+    assert "q7" not in str(raised.value)
+
+
+def test_a_text_instead_of_a_list_is_refused() -> None:
+    with pytest.raises(TypeError, match="labels is to be a list, not a text"):
+        Subscriber("redis://localhost", labels="person")
+
+
+def test_a_key_that_is_no_stream_is_an_error(redis_server: RedisServer, client: Any) -> None:
+    client.set(STREAM, "text")
+    with pytest.raises(RedisError, match="WRONGTYPE"):
+        next(iter(Subscriber(redis_server.url, start="0")))
 
 
 def test_asyncio(redis_server: RedisServer, client: Any) -> None:

