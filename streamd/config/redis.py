@@ -64,6 +64,21 @@ class RedisConfig(Section):
     def _usable(cls, url: str) -> str:
         return checked_url(url)
 
+    @field_validator("stream")
+    @classmethod
+    def _one_place(cls, name: str) -> str:
+        left = name.replace("{camera}", "")
+        if "{" in left or "}" in left:
+            raise ValueError("may hold {camera}, and no other { or }")
+        return name
+
+    @field_validator("status_stream")
+    @classmethod
+    def _of_its_own(cls, name: str, info: ValidationInfo) -> str:
+        if name == info.data.get("stream"):
+            raise ValueError("is that of the events: they need one of their own")
+        return name
+
     @field_validator("tls_ca", "tls_cert", "tls_key")
     @classmethod
     def _for_tls(cls, file: str | None, info: ValidationInfo) -> str | None:

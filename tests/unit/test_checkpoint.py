@@ -77,7 +77,8 @@ def test_without_the_extra_the_line_says_two_ways_out(
 ) -> None:
     monkeypatch.setattr("streamd.checkpoint.find_spec", lambda _: None)
     path = write_checkpoint(tmp_path / "m.pt", "ultralytics.nn.tasks DetectionModel")
-    with pytest.raises(ModelError, match=r"'.\[export\]' in streamd's source, or elsewhere: yolo export"):
+    said = r"'.\[export\]' in streamd's source, or elsewhere: yolo export"
+    with pytest.raises(ModelError, match=said):
         check_checkpoint(path)
 
 

@@ -606,3 +606,16 @@ def test_a_variable_that_is_not_closed_is_a_fault(tmp_path: Path) -> None:
 def test_a_key_that_begins_like_a_known_one_is_taken_for_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'batch_size'"):
         load(tmp_path, GATE + "model: {batch: 8}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("status_stream: streamd:detections", "status_stream: is that of the events"),
+        ("stream: 'x{cam}'", "stream: may hold {camera}, and no other"),
+    ],
+)
+def test_streams_that_cannot_be(tmp_path: Path, line: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f"{GATE}redis:\n  {line}\n")
+    assert f":5: redis.{said}" in str(caught.value)
