@@ -26,7 +26,9 @@ def main() -> None:
     asked = options.parse_args()
     database = sqlite3.connect(asked.file)
     database.execute(SCHEMA)
-    for event in Subscriber(asked.redis, group=asked.group, start="0"):
+    # Named after its file: what it was working on in a crash comes again at once.
+    consumer = asked.file
+    for event in Subscriber(asked.redis, group=asked.group, consumer=consumer, start="0"):
         rows = [
             (event.id, n, event.camera, event.ts, item.label, item.confidence, *item.box)
             for n, item in enumerate(event.data.objects)

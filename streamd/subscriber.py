@@ -12,10 +12,11 @@ from streamd.events import Event
 from streamd.redis_client import plain
 
 
-def streams_of(config: Config) -> list[str]:
-    """The streams that the events of `config` go to."""
+def streams_of(config: Config, camera: str | None = None) -> list[str]:
+    """The streams that the events of `config` go to, or those of one `camera`, listed or not."""
     name = config.redis.stream
-    return sorted({name.replace("{camera}", camera.id) for camera in config.cameras})
+    ids = [each.id for each in config.cameras] if camera is None else [camera]
+    return sorted({name.replace("{camera}", id_) for id_ in ids})
 
 
 def subscribe(

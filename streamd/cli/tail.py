@@ -11,7 +11,6 @@ from rich.console import Console
 
 from streamd.cli.main import ConfigPath, app
 from streamd.config import Config, load_config
-from streamd.errors import ConfigError
 
 if TYPE_CHECKING:
     from streamd.events import Event
@@ -33,10 +32,11 @@ def tail(
     known = [entry.id for entry in loaded.cameras]
     if camera is not None and camera not in known:
         some = ", ".join(known[:8])
-        raise ConfigError([loaded.fault(("cameras",), f"has no camera {camera!r}, but {some}")])
+        note = f"{config}: has no camera {camera!r}, but {some}; waiting for one added over HTTP"
+        print(note, file=sys.stderr)
     console = Console(highlight=False, soft_wrap=True)
     shown = 0
-    for event in _events(loaded, "0" if from_start else "$"):
+    for event in _events(loaded, camera, "0" if from_start else "$"):
         if camera not in (None, event.camera) or not _has_label(event, label):
             continue
         if as_json:
@@ -48,7 +48,7 @@ def tail(
             return
 
 
-def _events(config: Config, start: str) -> Iterator["Event"]:
+def _events(config: Config, camera: str | None, start: str) -> Iterator["Event"]:
     """Events for ever; while Redis is away it says so once and tries again."""
     # No other command needs a client.
     from streamd.subscriber import streams_of, subscribe  # noqa: PLC0415
@@ -56,7 +56,8 @@ def _events(config: Config, start: str) -> Iterator["Event"]:
     def on_away(why: str) -> None:
         print(f"redis: {why}; trying again", file=sys.stderr)
 
-    yield from subscribe(config.redis, streams_of(config), start=start, on_away=on_away)
+    streams = streams_of(config, camera)
+    yield from subscribe(config.redis, streams, start=start, on_away=on_away)
 
 
 def _has_label(event: "Event", label: str | None) -> bool:

@@ -2,14 +2,27 @@
 
 import threading
 import time
-from typing import Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import redis
 
 from streamd.detections import Detection
 from streamd.events import Event, EventData, Latency
 from streamd.testing.daemon_process import STREAM, Daemon, balanced, eventually
 from streamd.testing.redis_server import RedisServer
 
-__all__ = ["STREAM", "Daemon", "DaemonFactory", "Metronome", "balanced", "event", "eventually"]
+__all__ = [
+    "STREAM",
+    "Daemon",
+    "DaemonFactory",
+    "Metronome",
+    "a_cluster",
+    "balanced",
+    "event",
+    "eventually",
+]
 
 
 class DaemonFactory(Protocol):
@@ -49,6 +62,17 @@ class Metronome:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join()
+
+
+@contextmanager
+def a_cluster() -> Iterator[str]:
+    """The URL of a Cluster of one."""
+    with RedisServer(settings={"cluster-enabled": "yes"}) as server:
+        node: Any = redis.Redis.from_url(server.url)
+        node.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        eventually(lambda: b"cluster_state:ok" in node.execute_command("CLUSTER", "INFO"))
+        node.close()
+        yield server.url.replace("redis://", "redis+cluster://").removesuffix("/0")
 
 
 def event(seq: int, camera: str = "gate", *labels: str, ts: int | None = None) -> Event:

@@ -18,7 +18,7 @@ from streamd.config import RedisConfig
 from streamd.redis_client import connect
 from streamd.testing.redis_server import RedisServer
 
-from .harness import STREAM, event, eventually
+from .harness import STREAM, a_cluster, event, eventually
 
 STATUS = "streamd:status"
 
@@ -273,17 +273,6 @@ def test_what_is_no_event_is_skipped(
     assert "is skipped, as others will be: not an event of schema version 1" in record.getMessage()
     if group:
         assert client.xpending(STREAM, group)["pending"] == 1  # the last one handed on
-
-
-@contextmanager
-def a_cluster() -> Iterator[str]:
-    """The URL of a Cluster of one."""
-    with RedisServer(settings={"cluster-enabled": "yes"}) as server:
-        node: Any = redis.Redis.from_url(server.url)
-        node.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
-        eventually(lambda: b"cluster_state:ok" in node.execute_command("CLUSTER", "INFO"))
-        node.close()
-        yield server.url.replace("redis://", "redis+cluster://").removesuffix("/0")
 
 
 @contextmanager

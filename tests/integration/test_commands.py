@@ -4,16 +4,23 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
+from streamd.config import RedisConfig
 from streamd.demo.clips import Clip
+from streamd.redis_client import connect
 from streamd.testing.redis_server import RedisServer
 from streamd.testing.rtsp_server import RtspServer
 
-from .harness import DaemonFactory
+from .harness import STREAM, DaemonFactory, a_cluster, event, eventually
 from .test_bad_input import streamd
 
 
@@ -70,7 +77,118 @@ def test_tail_prints_what_is_published(daemon: DaemonFactory, clip: Clip) -> Non
     assert [event["seq"] for event in events] == [0, 1, 2, 3, 4]
     assert {event["camera"] for event in events} == {"b"}
     assert len(streamd(*arguments)[1].splitlines()) == 5
-    assert streamd("tail", str(running.config), "--camera", "zoo")[0] == 2
+
+
+class Tail:
+    """`tail --json` of cameras a and b: the `seq` of each event and the lines of stderr."""
+
+    def __init__(self) -> None:
+        self.seqs: list[int] = []
+        self.errors: list[str] = []
+
+    def read_events(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.seqs.append(json.loads(line)["seq"])
+
+    def read_errors(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.errors.append(line.rstrip())
+
+
+@contextmanager
+def tailing(config: Path, settings: str, *options: str) -> Iterator[Tail]:
+    config.write_text(f"redis: {{{settings}}}\ncameras: [{{id: a, url: x}}, {{id: b, url: y}}]\n")
+    command = [sys.executable, "-m", "streamd", "tail", str(config), "--json", *options]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        tail = Tail()
+        readers = [
+            threading.Thread(target=tail.read_events, args=(process.stdout,)),
+            threading.Thread(target=tail.read_errors, args=(process.stderr,)),
+        ]
+        for reader in readers:
+            reader.start()
+        try:
+            yield tail
+        finally:
+            process.kill()
+            for reader in readers:
+                reader.join()
+
+
+@pytest.mark.parametrize("from_start", [True, False])
+def test_tail_goes_on_where_it_was_when_redis_is_back(
+    durable_redis: RedisServer, tmp_path: Path, from_start: bool
+) -> None:
+    writer: Any = redis.Redis.from_url(durable_redis.url, retry=None)
+    writer.xadd(STREAM, event(1, "a").fields())
+    options = ["--from-start"] if from_start else []
+    url = f"url: '{durable_redis.url}'"
+    with tailing(tmp_path / "config.yaml", url, *options) as tail:
+        eventually(lambda: any(each["cmd"] == "xread" for each in writer.client_list()))
+        writer.xadd(STREAM, event(2, "a").fields())
+        eventually(lambda: 2 in tail.seqs)
+        durable_redis.kill()
+        eventually(lambda: tail.errors)
+        durable_redis.start()
+        writer.close()
+        writer.xadd(STREAM, event(3, "a").fields())
+        eventually(lambda: 3 in tail.seqs)
+        writer.close()
+    assert tail.seqs == ([1, 2, 3] if from_start else [2, 3])
+    (error,) = tail.errors
+    assert error.startswith("redis: ")
+    assert error.endswith("; trying again")
+
+
+def test_tail_skips_what_is_no_event(redis_server: RedisServer, tmp_path: Path) -> None:
+    with redis.Redis.from_url(redis_server.url) as writer:
+        writer.xadd(STREAM, {"hello": "world"})
+        writer.xadd(STREAM, event(7, "a").fields())
+    url = f"url: '{redis_server.url}'"
+    with tailing(tmp_path / "c.yaml", url, "--from-start") as tail:
+        eventually(lambda: tail.seqs == [7])
+    (error,) = tail.errors
+    assert "is skipped" in error
+
+
+def test_tail_of_a_camera_that_was_added_over_http(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    with redis.Redis.from_url(redis_server.url) as writer:
+        writer.xadd(STREAM, event(1, "a").fields())
+        writer.xadd(STREAM, event(2, "late").fields())
+    options = ("--from-start", "--camera", "late")
+    path = tmp_path / "c.yaml"
+    with tailing(path, f"url: '{redis_server.url}'", *options) as tail:
+        eventually(lambda: tail.seqs == [2])
+    note = f"{path}: has no camera 'late', but a, b; waiting for one added over HTTP"
+    assert tail.errors == [note]
+
+
+def test_tail_in_a_cluster_with_a_stream_for_each_camera(tmp_path: Path) -> None:
+    with a_cluster() as url:
+        writer: Any = connect(RedisConfig(url=url))
+        writer.xadd("det:a", event(1, "a").fields())
+        writer.xadd("det:b", event(2, "b").fields())
+        settings = f"url: '{url}', stream: 'det:{{camera}}'"
+        with tailing(tmp_path / "c.yaml", settings, "--from-start") as tail:
+            eventually(lambda: sorted(tail.seqs) == [1, 2])
+            writer.xadd("det:b", event(3, "b").fields())
+            eventually(lambda: tail.seqs[-1] == 3)
+        writer.close()
+    assert not tail.errors
+
+
+def test_tail_ends_where_the_password_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    with RedisServer(password="right") as server:
+        url = server.url.replace("right", "wrong")
+        path.write_text(f"redis: {{url: '{url}'}}\ncameras: [{{id: a, url: x}}]\n")
+        code, _, errors = streamd("tail", str(path))
+    assert code == 2
+    (error,) = errors
+    assert error.startswith(f"redis.url: redis://***@127.0.0.1:{server.port}/0: refused: ")
 
 
 def test_schemas_are_json(tmp_path: Path) -> None:
