@@ -44,26 +44,21 @@ def connect(config: RedisConfig) -> Any:
 
     Raises one of REDIS_ERRORS where a Cluster has to be asked first and does not answer.
     """
-    options = {
-        "socket_timeout": config.timeout_s,
-        "socket_connect_timeout": config.timeout_s,
-        "decode_responses": True,
-        "encoding_errors": "replace",  # others may write bytes into a stream
-        "client_name": "streamd",
-        "retry": Retry(NoBackoff(), 0),
-        **_tls(config),
-    }
+    options = {**options_of(config), "client_name": "streamd", "retry": Retry(NoBackoff(), 0)}
     scheme, _, rest = config.url.partition("://")
     if scheme.endswith("+cluster"):
         url = f"{scheme.removesuffix('+cluster')}://{rest}"
         return RedisCluster.from_url(url, **options)
     if scheme.endswith("+sentinel"):
-        return _through_sentinel(config.url, options)
+        return through_sentinel(config.url, options, Sentinel)
     return redis.Redis.from_url(config.url, **options)
 
 
-def _through_sentinel(url: str, options: dict[str, Any]) -> Any:
-    """`redis+sentinel://user:password@host:port,host:port/service/db`; TLS with `rediss`."""
+def through_sentinel(url: str, options: dict[str, Any], make: Any) -> Any:
+    """`redis+sentinel://user:password@host:port,host:port/service/db`; TLS with `rediss`.
+
+    `make` is redis-py's Sentinel, or that of asyncio, both of which it leaves without types.
+    """
     parts = urlsplit(url)
     login, _, hosts = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
@@ -77,8 +72,6 @@ def _through_sentinel(url: str, options: dict[str, Any]) -> Any:
     tls = {name: value for name, value in given.items() if name.startswith("ssl_")}
     options = {**options, **tls, "ssl": parts.scheme.startswith("rediss")}
     addresses = [urlsplit(f"//{host}") for host in hosts.split(",")]
-    # redis-py leaves Sentinel without types.
-    make: Any = Sentinel
     sentinel = make(
         [(address.hostname, address.port or 26379) for address in addresses],
         sentinel_kwargs=dict(options),
@@ -87,13 +80,20 @@ def _through_sentinel(url: str, options: dict[str, Any]) -> Any:
     return sentinel.master_for(service or "mymaster", **account)
 
 
-def _tls(config: RedisConfig) -> dict[str, Any]:
+def options_of(config: RedisConfig) -> dict[str, Any]:
+    """What redis.Redis and redis.asyncio.Redis are to be made with."""
     files = {
         "ssl_ca_certs": config.tls_ca,
         "ssl_certfile": config.tls_cert,
         "ssl_keyfile": config.tls_key,
     }
-    return {name: path for name, path in files.items() if path is not None}
+    return {
+        "socket_timeout": config.timeout_s,
+        "socket_connect_timeout": config.timeout_s,
+        "decode_responses": True,
+        "encoding_errors": "replace",  # others may write bytes into a stream
+        **{name: path for name, path in files.items() if path is not None},
+    }
 
 
 def check_redis(config: RedisConfig) -> str | None:
