@@ -9,7 +9,7 @@ import onnx
 
 from streamd.child import Tell
 from streamd.config import ModelConfig
-from streamd.engine_order import find_whole, order_for
+from streamd.engine_order import bar_for, find_whole, order_for
 from streamd.engines.cache import EngineCache, EngineKey, Entry, new_manifest
 from streamd.engines.contract import Backend, BuildOrder, Built, EngineOrder, ModelInfo
 from streamd.engines.engine_file import is_engine_file
@@ -19,7 +19,7 @@ from streamd.engines.onnx_model import read_model
 from streamd.engines.precision import to_half, to_int8
 from streamd.errors import EngineError
 from streamd.pictures import Pictures, sampled, scenes
-from streamd.proof import Proof, bar_for, prove
+from streamd.proof import Proof, prove
 from streamd.slots import InputShape
 
 
@@ -39,7 +39,7 @@ def build(
     cache = EngineCache(Path(config.cache))
     cache.prepare()
     with cache.building(key) as folder:
-        entry = find_whole(cache, key, tell)
+        entry = find_whole(cache, key, config, tell)
         if entry is not None:
             return entry
         began_s = time.monotonic()
@@ -76,7 +76,6 @@ def _prove(
 ) -> Proof:
     from streamd.engines.reference import Reference  # noqa: PLC0415  # brings OpenVINO
 
-    wanted = None if config.min_agreement == "auto" else config.min_agreement
     return prove(
         backend.load(order, built, folder),
         order.model,
@@ -84,7 +83,7 @@ def _prove(
         _pictures(config).letterboxed,
         confidence=config.confidence,
         iou=config.iou,
-        bar=bar_for(built.precision, wanted),
+        bar=bar_for(built.precision, config),
     )
 
 
@@ -92,7 +91,7 @@ def _pictures(config: ModelConfig) -> Pictures:
     if config.calibrate:
         return sampled(config.calibrate)
     if config.precision == "int8":
-        raise EngineError("int8 needs pictures to calibrate with: set model.calibrate")
+        raise EngineError("model.calibrate: int8 needs pictures to calibrate with")
     return scenes()
 
 

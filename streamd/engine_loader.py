@@ -46,7 +46,7 @@ def load_engine(
         cache = EngineCache(Path(usable.cache))
         order = order_for(model, usable, shapes)
         key = key_of(order, usable, name, backend.platform())
-        entry = find_whole(cache, key, tell)
+        entry = find_whole(cache, key, usable, tell)
         cached = entry is not None
         if entry is None:
             tell(f"building for {name}: {cache.why_missing(key)}")

@@ -15,6 +15,9 @@ from streamd.engines.model_path import find_model
 from streamd.errors import EngineError
 from streamd.slots import InputShape
 
+_BARS = {"int8": 0.97}
+_BAR = 0.99
+
 
 def order_for(
     model: ModelInfo, config: ModelConfig, shapes: tuple[InputShape, ...] | None = None
@@ -45,11 +48,35 @@ def key_of(order: EngineOrder, config: ModelConfig, backend: str, platform: Plat
     )
 
 
-def find_whole(cache: EngineCache, key: EngineKey, tell: Tell) -> Entry | None:
-    """The engine of `key`; a damaged one is removed, which `tell` hears of."""
+def bar_for(precision: str, config: ModelConfig) -> float:
+    """The least agreement of an engine of that precision with its model."""
+    if config.min_agreement != "auto":
+        return config.min_agreement
+    return _BARS.get(precision, _BAR)
+
+
+def find_whole(cache: EngineCache, key: EngineKey, config: ModelConfig, tell: Tell) -> Entry | None:
+    """The engine of `key`; a damaged one is removed, which `tell` hears of.
+
+    Raises EngineError where it was proved, but not as well as `config` asks for now.
+    """
     try:
-        return cache.find(key)
+        entry = cache.find(key)
     except EngineError as error:
         tell(f"{error}; building it again")
         cache.remove(cache.root / key.folder)
         return None
+    if entry is not None:
+        _check_proof(entry, config)
+    return entry
+
+
+def _check_proof(entry: Entry, config: ModelConfig) -> None:
+    proof, precision = entry.manifest.proof, entry.manifest.built.precision
+    bar = bar_for(precision, config)
+    # Nothing was compared where no picture held an object, or where there is no model to ask.
+    if proof.get("compared") and proof["agreement"] < bar:
+        raise EngineError(
+            f"{entry.folder}: the {precision} engine that is kept is not accurate enough "
+            f"(bar {bar:g}): agreement {proof['agreement']:g}; it was built for less"
+        )

@@ -20,8 +20,6 @@ Image = NDArray[np.uint8]
 # Below the configured confidence, should the pictures hold too little to compare.
 _LOWER = (0.1, 0.05, 0.02, 0.01, 0.0)
 _ENOUGH = 40
-_BARS = {"int8": 0.97}
-_BAR = 0.99
 _SCORE_BAR = 0.02
 
 
@@ -65,11 +63,6 @@ class Proof:
             f"(confidence {self.confidence:g}, {self.frames} frames), "
             f"mean IoU {self.mean_iou:.4f}, mean score difference {self.mean_score_difference:.4f}"
         )
-
-
-def bar_for(precision: str, wanted: float | None) -> float:
-    """The least agreement of an engine of that precision."""
-    return _BARS.get(precision, _BAR) if wanted is None else wanted
 
 
 def prove(

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from streamd.cli.main import app
-from streamd.cli.options import redis_of
+from streamd.cli.options import redis_of, section_of
+from streamd.config import CameraConfig
 
 
 @app.command()
@@ -14,9 +15,7 @@ def bench(
     camera: Annotated[
         str, typer.Option(help="kind of camera: 1080p25, 720p, 4k15, 640x480@10")
     ] = "1080p25",
-    fps: Annotated[
-        float | None, typer.Option(help="frames a second to infer of each; all by default", min=0.1)
-    ] = 5.0,
+    fps: Annotated[str, typer.Option(help="frames a second to infer of each, or all")] = "5",
     model: Annotated[
         str, typer.Option(help="the model, as in the configuration")
     ] = "engines/shapes.onnx",
@@ -41,9 +40,10 @@ def bench(
     from streamd.capacity.kind import CameraKind  # noqa: PLC0415
     from streamd.capacity.run import CapacityOptions, run_capacity  # noqa: PLC0415
 
+    wanted = section_of(CameraConfig, {"id": "bench", "url": "rtsp://bench", "fps": fps})
     options = CapacityOptions(
         kind=CameraKind.parse(camera),
-        fps=fps,
+        fps=None if wanted.fps == "all" else wanted.fps,
         model=model,
         target_ms=target_latency_ms,
         most=max_cameras,

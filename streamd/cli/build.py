@@ -1,8 +1,10 @@
 """`streamd build` and `streamd engines`."""
 
 import json
+import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +14,11 @@ from rich.table import Table
 
 from streamd.cli.main import app
 from streamd.cli.options import section_of
-from streamd.config import ModelConfig
+from streamd.config import CameraConfig, ModelConfig
+from streamd.config.section import local_path
+from streamd.errors import ConfigError, EngineError, Fault
+
+_KEY = re.compile(r"(?:^|: )model\.(\w+): (.*)")  # in a message
 
 CacheOption = Annotated[str, typer.Option("--output", "--cache", help="folder of built engines")]
 
@@ -43,11 +49,10 @@ def build(
         "min_agreement": min_agreement,
     }
     config = section_of(ModelConfig, options)
-    # Here and below: a command pays only for what it needs itself.
-    from streamd.inventory import build_engine  # noqa: PLC0415
-
+    if calibrate is not None:
+        _check_pictures(calibrate)
     began_s = time.monotonic()
-    done = build_engine(config, _silent if as_json else _progress)
+    done = _built(config, _silent if as_json else _progress)
     if as_json:
         print(json.dumps(_result(done)))
     else:
@@ -76,11 +81,35 @@ def engines(
 
 
 def _size(text: str) -> object:
-    """`640` or `384x640` as the configuration has it; what is neither is told by the caller."""
+    """`640` or `384x640` as the configuration has it."""
     sides = text.lower().split("x")
-    if not all(side.isdecimal() for side in sides):
+    if text == "auto":
         return text
+    if len(sides) > 2 or not all(s.isdecimal() and int(s[:6]) >= 32 for s in sides):
+        what = f"{text!r}: is none of auto, N, HEIGHTxWIDTH with sides of 32 or more"
+        raise ConfigError([Fault("--imgsz", 0, "", what)])
     return int(sides[0]) if len(sides) == 1 else [int(side) for side in sides]
+
+
+def _check_pictures(calibrate: str) -> None:
+    camera = section_of(CameraConfig, {"id": "pictures", "url": calibrate}, {"url": "--calibrate"})
+    if camera.is_local_file and not Path(local_path(calibrate)).exists():
+        raise ConfigError([Fault("--calibrate", 0, "", f"no such file or folder: {calibrate}")])
+
+
+def _built(config: ModelConfig, tell: Callable[[str], None]) -> dict[str, Any]:
+    """As inventory's build_engine; what it says of a key of the file is said of the option."""
+    # Here and below: a command pays only for what it needs itself.
+    from streamd.inventory import build_engine  # noqa: PLC0415
+
+    try:
+        return build_engine(config, tell)
+    except EngineError as error:
+        found = _KEY.search(str(error))
+        if found is None:
+            raise
+        option = f"--{found[1].replace('_', '-')}"
+        raise ConfigError([Fault(option, 0, "", found[2])]) from None
 
 
 def _silent(_: str) -> None:

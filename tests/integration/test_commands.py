@@ -279,5 +279,16 @@ def test_bench_says_how_many_cameras_fit() -> None:
     assert all(0 <= share <= 1 for share in trial["cpu"].values())
     assert trial["cpu"]["infer"] > 0
     assert trial["cpu"]["decode"] > 0
+    assert streamd("bench", "--camera", "big", "--fps", "all")[2] == [
+        "--camera big: no kind of camera; such are 1080p25, 720p, 4k15, 640x480@10"
+    ]
     code, _, errors = streamd("bench", "--camera", "big")
     assert (code, len(errors)) == (2, 1)
+
+
+@pytest.mark.parametrize("fps", ["none", "0", "-1"])
+def test_bench_of_no_rate(fps: str) -> None:
+    code, _, errors = streamd("bench", "--fps", fps)
+    assert code == 2
+    (error,) = errors
+    assert error.startswith(f"--fps: '{fps}': ")

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from streamd.demo.clips import Clip
+from streamd.engines.backends import installed_backends
 from streamd.engines.model_file import inspect_model
 
 from .harness import DaemonFactory, eventually
@@ -86,7 +87,8 @@ def test_a_damaged_engine_is_built_again(
     [
         ("--min-agreement", "1.5", "less than or equal to 1"),
         ("--precision", "fp8", "'bf16', 'fp16' or 'int8'"),
-        ("--imgsz", "big", "none of auto, N, [height, width]"),
+        ("--imgsz", "big", "none of auto, N, HEIGHTxWIDTH with sides of 32 or more"),
+        ("--imgsz", "16x640", "none of auto, N, HEIGHTxWIDTH with sides of 32 or more"),
         ("--backend", "magic", "'openvino' or 'onnxruntime'"),
     ],
 )
@@ -96,6 +98,48 @@ def test_a_wrong_option_is_one_line(tmp_path: Path, option: str, value: str, wha
     (line,) = errors
     assert line.startswith(f"{option}: '{value}': ")
     assert what in line
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--precision", "int8"], "--calibrate: int8 needs pictures to calibrate with"),
+        (["--calibrate", "none/"], "--calibrate: no such file or folder: none/"),
+        (["--calibrate", "ftp://u:q7@h/x"], "--calibrate: 'ftp://***@h/x': scheme 'ftp' is none"),
+        (["--backend", "tensorrt"], "--backend: tensorrt "),
+        (["--backend", "onnxruntime", "--precision", "bf16"], "--precision: onnxruntime runs "),
+    ],
+)
+def test_what_cannot_be_built_as_asked_is_said_of_the_option(
+    built: tuple[Path, dict[str, Any]], options: list[str], line: str
+) -> None:
+    if "tensorrt" in options and "tensorrt" in installed_backends():
+        pytest.skip("there is TensorRT")
+    cache = ("--output", str(built[0]))
+    code, out, errors = streamd("build", SHAPES, *SMALL, *cache, *options)
+    assert (code, out) == (2, "")
+    assert errors[-1].startswith(line)
+    assert "q7" not in errors[-1]
+
+
+def test_an_engine_that_is_kept_is_held_to_what_is_asked_now(
+    built: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(built[0], cache)
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["proof"] |= {"agreement": 0.985, "bar": 0.9}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    options = (*SMALL, "--output", str(cache))
+    for asked, bar in (("auto", "0.99"), ("0.986", "0.986")):
+        code, out, errors = streamd("build", SHAPES, *options, "--min-agreement", asked)
+        assert (code, out) == (1, "")
+        assert errors == [
+            f"{folder}: the fp32 engine that is kept is not accurate enough "
+            f"(bar {bar}): agreement 0.985; it was built for less"
+        ]
+    assert streamd("build", SHAPES, *options, "--min-agreement", "0.98")[0] == 0
 
 
 def test_prune_removes_what_does_not_fit_and_what_was_not_finished(

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -8,12 +9,12 @@ from numpy.typing import NDArray
 from streamd.build import build, build_order_for
 from streamd.child import Tell
 from streamd.config import ModelConfig
-from streamd.engine_order import key_of
+from streamd.engine_order import bar_for, key_of
 from streamd.engines import EngineSpec, ModelInfo, Runner
 from streamd.engines.contract import Built, Engine, EngineOrder, Platform
 from streamd.engines.model_file import inspect_model
 from streamd.errors import EngineError
-from streamd.proof import Proof, bar_for, prove
+from streamd.proof import Proof, prove
 from streamd.slots import InputShape
 
 from .fakes import write_model
@@ -119,12 +120,12 @@ def test_where_nothing_is_seen_at_all_scores_alone_decide() -> None:
 
 @pytest.mark.parametrize(
     ("precision", "wanted", "bar"),
-    [("fp16", None, 0.99), ("int8", None, 0.97), ("int8", 0.5, 0.5), ("fp32", 1.0, 1.0)],
+    [("fp16", "auto", 0.99), ("int8", "auto", 0.97), ("int8", 0.5, 0.5), ("fp32", 1.0, 1.0)],
 )
 def test_the_bar_follows_the_precision_unless_it_is_set(
-    precision: str, wanted: float | None, bar: float
+    precision: str, wanted: Literal["auto"] | float, bar: float
 ) -> None:
-    assert bar_for(precision, wanted) == bar
+    assert bar_for(precision, ModelConfig(min_agreement=wanted)) == bar
 
 
 class WrongBackend:
