@@ -7,7 +7,7 @@ from streamd.configured_model import model_at_hand, model_of
 from streamd.engine_loader import load_engine
 from streamd.errors import ConfigError, EngineError, Fault, RedisSetupError, SourceError
 from streamd.layout import check_classes
-from streamd.preflight import missing_file, missing_files, unwritable_log
+from streamd.preflight import missing_file, missing_files, none_enabled, unwritable_log
 from streamd.redis_client import check_redis
 from streamd.source import source_for
 
@@ -19,8 +19,7 @@ def faults_of(config: Config, *, connect: bool) -> list[Fault]:
 
 def _static_faults(config: Config) -> Iterator[Fault]:
     """Faults that the files of this machine show."""
-    if not config.enabled_cameras:
-        yield config.fault(("cameras",), "none is enabled")
+    yield from none_enabled(config)
     yield from unwritable_log(config)
     try:
         model = model_at_hand(config)

@@ -15,7 +15,7 @@ from streamd.http_doors import App
 from streamd.http_server import HttpServer, bind
 from streamd.layout import Layout, check_classes
 from streamd.logs import get_logger
-from streamd.preflight import missing_files
+from streamd.preflight import missing_files, none_enabled
 from streamd.redis_client import check_redis
 from streamd.reload import Reloaded
 from streamd.signals import EndedEarly, Signals
@@ -97,8 +97,9 @@ def _load_again(running: Config, until_done: bool) -> Reloaded:
 
 def _check_useful(config: Config, until_done: bool) -> None:
     """Refuses what could never work. One missing file among others is that camera's affair."""
-    if not config.enabled_cameras:
-        raise ConfigError([config.fault(("cameras",), "none is enabled")])
+    idle = none_enabled(config)
+    if idle:
+        raise ConfigError(idle)
     missing = missing_files(config)
     if missing and (until_done or len(missing) == len(config.enabled_cameras)):
         raise ConfigError(missing)

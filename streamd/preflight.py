@@ -73,6 +73,11 @@ def unwritable_log(config: Config) -> list[Fault]:
     return [config.fault(("log", "file"), f"{file}: user {os.getuid()} cannot write it")]
 
 
+def none_enabled(config: Config) -> list[Fault]:
+    """A fault where there is no camera to read."""
+    return [] if config.enabled_cameras else [config.fault(("cameras",), "none is enabled")]
+
+
 def missing_files(config: Config) -> list[Fault]:
     """One fault for each enabled camera whose file is not there."""
     faults = []

@@ -116,7 +116,7 @@ class Supervisor:
         if time.monotonic() - self._sampled_s >= 1.0:
             self._sampled_s = time.monotonic()
             self._fleet.sample()
-            self._feed_watchdog()
+            self._tell_service_manager()
         self._note_ready()
         if self._until_done and self._work_is_over():
             self._ending = True
@@ -188,7 +188,7 @@ class Supervisor:
             device=engine.device,
         )
 
-    def _feed_watchdog(self) -> None:
+    def _tell_service_manager(self) -> None:
         if not self._ready:
             # A large engine is built, or Redis is waited for: no reason to begin anew.
             notify(f"EXTEND_TIMEOUT_USEC={_START_GOES_ON_S * 1_000_000}")
@@ -241,8 +241,9 @@ class Supervisor:
             self._wait(0.1)
             self._handle_signals()
             now_s = time.monotonic()
-            if totals != self._fleet.totals():
-                totals, moved_s = self._fleet.totals(), now_s
+            before, totals = totals, self._fleet.totals()
+            if totals != before:
+                moved_s = now_s
             if deadline_s is None and self._told_to_end:
                 deadline_s = now_s + _INFERENCE_STOPS_WITHIN_S
             ends_s = moved_s + _STANDS_STILL_S if deadline_s is None else deadline_s

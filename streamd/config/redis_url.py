@@ -3,6 +3,8 @@
 import re
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from streamd.config.section import has_valid_port
+
 REDIS_SCHEMES = (
     "redis",
     "rediss",
@@ -55,7 +57,7 @@ def _check_hosts(parts: SplitResult) -> None:
     hosts = parts.netloc.rpartition("@")[2].split(",")
     if len(hosts) > 1 and not parts.scheme.endswith("+sentinel"):
         raise ValueError("names several hosts, which only redis+sentinel:// may")
-    if not all(map(_valid_port, hosts)) or "@" in parts.path + parts.query + parts.fragment:
+    if not all(map(has_valid_port, hosts)) or "@" in parts.path + parts.query + parts.fragment:
         raise ValueError(f"has no valid port; {_ESCAPES}")
     if "+" in parts.scheme and not all(hosts):
         raise ValueError("has no host")
@@ -90,10 +92,3 @@ def _check_database(scheme: str, database: str) -> None:
         raise ValueError("has a database that is no number")
     if scheme.endswith("+cluster") and int(database) != 0:
         raise ValueError("has a database other than 0, and a Cluster has no other")
-
-
-def _valid_port(host: str) -> bool:
-    try:
-        return urlsplit(f"//{host}").port != 0
-    except ValueError:
-        return False

@@ -26,9 +26,13 @@ def local_path(url: str) -> str:
 def has_valid_host(rest: str) -> bool:
     """Whether what follows the // of a network URL names a host, and no port that cannot be."""
     host = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    return has_valid_port(host) and bool(urlsplit(f"//{host}").hostname)
+
+
+def has_valid_port(host: str) -> bool:
+    """Whether `host` or `host:port` has no port that cannot be."""
     try:
-        parts = urlsplit(f"//{host}")
-        return bool(parts.hostname) and parts.port != 0
+        return urlsplit(f"//{host}").port != 0
     except ValueError:
         return False
 

@@ -170,13 +170,19 @@ def test_a_paused_redis_gets_nothing_twice(durable_redis: RedisServer, tmp_path:
     assert ids_in(durable_redis) == [f"a:1:{n}" for n in range(600)]
 
 
-def test_bytes_of_another_producer_do_no_harm(durable_redis: RedisServer, tmp_path: Path) -> None:
-    client: Any = redis.Redis.from_url(durable_redis.url)
+def with_ten_sent(server: RedisServer, folder: Path) -> tuple[Publisher, Quiet]:
+    """A publisher that runs, and has sent ten entries."""
     books = Quiet()
-    out = Publisher(config_of(durable_redis, tmp_path), books, "test")
+    out = Publisher(config_of(server, folder), books, "test")
     out.start()
     out.put(numbered(0, 10))
     eventually(lambda: len(books.ids) == 10)
+    return out, books
+
+
+def test_bytes_of_another_producer_do_no_harm(durable_redis: RedisServer, tmp_path: Path) -> None:
+    client: Any = redis.Redis.from_url(durable_redis.url)
+    out, books = with_ten_sent(durable_redis, tmp_path)
     client.xadd("events", {b"id": b"\xff\xd8", b"\xff": b"\xfe"})
     durable_redis.pause()
     out.put(numbered(10, 20))
@@ -192,11 +198,7 @@ def test_bytes_of_another_producer_do_no_harm(durable_redis: RedisServer, tmp_pa
 
 def test_a_redis_without_memory_is_waited_for(durable_redis: RedisServer, tmp_path: Path) -> None:
     client: Any = redis.Redis.from_url(durable_redis.url)
-    books = Quiet()
-    out = Publisher(config_of(durable_redis, tmp_path), books, "test")
-    out.start()
-    out.put(numbered(0, 10))
-    eventually(lambda: len(books.ids) == 10)
+    out, books = with_ten_sent(durable_redis, tmp_path)
     client.config_set("maxmemory", "1mb")
     client.config_set("maxmemory-policy", "noeviction")
     out.put(numbered(10, 200))

@@ -37,6 +37,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     return cache, json.loads(out)
 
 
+def copied(built: tuple[Path, dict[str, Any]], tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of the cache, and the folder of the engine in it."""
+    cache = tmp_path / "cache"
+    shutil.copytree(built[0], cache)
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    return cache, folder
+
+
 def files_of(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock"))
 
@@ -68,9 +76,7 @@ def test_building_again_takes_what_is_there(built: tuple[Path, dict[str, Any]]) 
 def test_a_damaged_engine_is_built_again(
     built: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    cache = tmp_path / "cache"
-    shutil.copytree(built[0], cache)
-    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    cache, folder = copied(built, tmp_path)
     blob = folder / "320x320-1.blob"
     whole = blob.stat().st_size
     os.truncate(blob, whole // 2)
@@ -125,9 +131,7 @@ def test_what_cannot_be_built_as_asked_is_said_of_the_option(
 def test_an_engine_that_is_kept_is_held_to_what_is_asked_now(
     built: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    cache = tmp_path / "cache"
-    shutil.copytree(built[0], cache)
-    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    cache, folder = copied(built, tmp_path)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["proof"] |= {"agreement": 0.985, "bar": 0.9}
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -145,9 +149,7 @@ def test_an_engine_that_is_kept_is_held_to_what_is_asked_now(
 def test_prune_removes_what_does_not_fit_and_what_was_not_finished(
     built: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    cache = tmp_path / "cache"
-    shutil.copytree(built[0], cache)
-    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    cache, folder = copied(built, tmp_path)
     other = cache / "other-0123456789ab"
     shutil.copytree(folder, other)
     manifest = json.loads((other / "manifest.json").read_text())
