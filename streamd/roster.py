@@ -173,8 +173,7 @@ class Roster:
 
     def _before(self, place: CameraPlace) -> list[_Leaving]:
         """Places that the same camera has not left yet."""
-        same = [x for x in self._leaving.values() if x.place.config.id == place.config.id]
-        return [leaving for leaving in same if leaving.place is not place]
+        return [x for x in self._leaving.values() if x.place.config.id == place.config.id]
 
     def _see_off(self, leaving: _Leaving) -> None:
         place = leaving.place
