@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 OTHER_TENSORRT := 10.16 rtx-1.7
 
 # Each of three processes takes the next module of tests at a time; most of them wait for real peers.
-PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
+# One that crashes is not replaced: by modules, pytest-xdist would then wait for ever.
+PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
 # A test that hangs fails and tells its threads' stacks; where Python cannot interrupt it, its process
 # ends. As long as that because whole machines stand still for minutes. Not for test-all: slow tests
 # and long fuzzing take their time.

@@ -360,22 +360,18 @@ def test_another_redis_has_another_folder_and_a_new_password_has_not(tmp_path: P
     assert with_login == folder("redis://host:6379?db=1&password=new") == others[3]
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("publisher")
-
-
 @given(
     faults=st.lists(st.sampled_from(["ok", "before", "after", "odd"]), max_size=30),
     puts=st.lists(st.integers(1, 400), min_size=1, max_size=12),
 )
 @settings(max_examples=25, deadline=None)
 def test_each_once_and_in_order_whatever_fails(
-    root: Path, faults: list[str], puts: list[int]
+    tmp_path_factory: pytest.TempPathFactory, faults: list[str], puts: list[int]
 ) -> None:
     streams, books = FakeStreams(), Books()
     streams.faults = faults
-    out = publisher(config_at(root / str(id(streams)), backlog_events=200), books, streams)
+    config = config_at(tmp_path_factory.mktemp("spool"), backlog_events=200)
+    out = publisher(config, books, streams)
     number = 0
     for count in puts:
         out.put(entries(number, number + count))
