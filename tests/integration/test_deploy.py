@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamd.config import load_config
@@ -63,6 +64,20 @@ def test_documents_alerts_and_dashboard_speak_of_the_metrics_that_there_are(
     assert not named_in(alerts, *queries) - ours - of_gpus
     # The first scrape of a dashboard must not fail for a metric that has a label too many.
     assert 'streamd_camera_up{camera="a"} 1.0' in text
+
+
+def test_compose_mounts_what_there_is_and_where_its_configuration_looks_for_it() -> None:
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
+    bound = {}
+    for service in compose["services"].values():
+        for volume in service.get("volumes", ()):
+            source, target, *_ = volume.split(":")
+            if source.startswith("."):
+                bound[target] = (ROOT / "deploy" / source).resolve()
+    assert all(source.exists() for source in bound.values())
+    example = (ROOT / "deploy" / "streamd.yaml").read_text()
+    model = Path(example.partition("# model: {path: ")[2].partition("}")[0])
+    assert bound[str(model.parent)] == ROOT / "deploy" / "models"
 
 
 @pytest.mark.slow
