@@ -19,6 +19,7 @@ from streamd.preflight import missing_files, none_enabled
 from streamd.redis_client import check_redis
 from streamd.reload import Reloaded
 from streamd.signals import EndedEarly, Signals
+from streamd.spooler import waiting_for_another
 from streamd.supervisor import Supervisor
 
 
@@ -132,3 +133,10 @@ def _greet(layout: Layout, port: int, redis_error: str | None) -> None:
     )
     if redis_error:
         log.warning("redis_lost", reason=redis_error, effect="events wait on disk")
+    others = waiting_for_another(config.redis)
+    if others:
+        log.warning(
+            "spool_of_another_redis",
+            folders=[str(folder) for folder in others],
+            effect="their events wait until redis.url and redis.stream are what they were again",
+        )

@@ -218,7 +218,7 @@ class Spool:
 
     def _recover(self) -> Iterator[_Segment]:
         """Every segment with what is whole of it; what was torn is cut off."""
-        for path in sorted(self._folder.glob("*.log")):
+        for path in segments_of(self._folder):
             scan = _Scan(path.read_bytes())
             whole = list(scan)
             if not whole:
@@ -285,6 +285,21 @@ class Spool:
 
     def _failure(self, error: OSError) -> SpoolError:
         return SpoolError(f"{self._folder}: {error.strerror or error}")
+
+
+def segments_of(folder: Path) -> list[Path]:
+    """The files of a spool, oldest first; none where there is no spool."""
+    return sorted(folder.glob("*.log"))
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether records wait in `folder` and no process has the spool open."""
+    try:
+        with (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return any(segment.stat().st_size for segment in segments_of(folder))
+    except OSError:  # somebody has it, or it is none of this user's
+        return False
 
 
 def _identity(path: Path, data: bytes) -> tuple[str, str]:

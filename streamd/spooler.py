@@ -11,7 +11,7 @@ import msgspec
 
 from streamd.config import RedisConfig
 from streamd.errors import SpoolError
-from streamd.spool import Spool
+from streamd.spool import Spool, is_abandoned, segments_of
 
 _AGAIN_AFTER_S = 1.0
 
@@ -85,7 +85,7 @@ class Spooler:
 
     def left_over(self) -> bool:
         """Whether an earlier process may have left entries."""
-        return self._folder is not None and any(self._folder.glob("*.log"))
+        return self._folder is not None and bool(segments_of(self._folder))
 
     def append(self, entries: Sequence[Entry]) -> bool:
         """Stores `entries` behind all others. False where it cannot."""
@@ -191,12 +191,26 @@ def spool_folder(config: RedisConfig, owner: str) -> Path | None:
     """
     if config.spool.path is None:
         return None
+    return Path(config.spool.path) / f"{_place(config)}-{owner}"
+
+
+def waiting_for_another(config: RedisConfig) -> list[Path]:
+    """Folders of entries for another Redis or stream than `config`'s, which no process has open."""
+    if config.spool.path is None:
+        return []
+    return sorted(
+        folder
+        for folder in Path(config.spool.path).glob("????????-*")
+        if not folder.name.startswith(_place(config)) and is_abandoned(folder)
+    )
+
+
+def _place(config: RedisConfig) -> str:
     parts = urlsplit(config.url)
     database = "".join(f"?db={db}" for db in parse_qs(parts.query).get("db", [])[:1])
     where = f"{parts.netloc.rpartition('@')[2]}{parts.path}{database}"
     place = f"{where} {config.stream} {config.status_stream}"
-    name = hashlib.sha256(place.encode()).hexdigest()[:8]
-    return Path(config.spool.path) / f"{name}-{owner}"
+    return hashlib.sha256(place.encode()).hexdigest()[:8]
 
 
 def _entry(record: bytes) -> Entry:

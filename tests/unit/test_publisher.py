@@ -17,7 +17,7 @@ from streamd.errors import SpoolError
 from streamd.publisher import Publisher
 from streamd.redis_client import Unreachable
 from streamd.spool import Spool
-from streamd.spooler import Entry, spool_folder
+from streamd.spooler import Entry, spool_folder, waiting_for_another
 
 PATIENCE_S = 30.0
 
@@ -358,6 +358,24 @@ def test_another_redis_has_another_folder_and_a_new_password_has_not(tmp_path: P
     assert len({here, *others}) == 9
     with_login = folder("redis://host:6379?db=1&username=u&password=old")
     assert with_login == folder("redis://host:6379?db=1&password=new") == others[3]
+
+
+def test_what_waits_for_another_redis_is_found(tmp_path: Path, streams: FakeStreams) -> None:
+    streams.down = True
+    ours, theirs = (config_at(tmp_path, url=f"redis://{host}") for host in "ab")
+    books = Books()
+    out = publisher(theirs, books, streams)
+    out.put(entries(0, 3))
+    books.wait_until(up=False)
+    assert waiting_for_another(ours) == []  # somebody has it
+    out.close(0.0)
+    assert waiting_for_another(ours) == [spool_folder(theirs, "test")]
+    assert waiting_for_another(theirs) == []
+    streams.down = False
+    out = publisher(theirs, Books(), streams)
+    streams.wait_for(3)
+    out.close(PATIENCE_S)
+    assert waiting_for_another(ours) == waiting_for_another(config_at(None)) == []
 
 
 @given(
