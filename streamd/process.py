@@ -12,6 +12,7 @@ from typing import Any
 
 from streamd.clock import Backoff, Clock, SystemClock
 from streamd.messages import Ping, Pong, Stop, ToSupervisor, ToWorker
+from streamd.signals import held_back
 
 _SPAWN = multiprocessing.get_context("spawn")
 _PING_EVERY_S = 1.0
@@ -100,7 +101,8 @@ class WorkerProcess:
             try:
                 target, spec = self._start_body()
                 process = _SPAWN.Process(target=target, args=(spec, theirs), name=self.name)
-                process.start()
+                with held_back():
+                    process.start()
             except BaseException:
                 ours.close()
                 raise

@@ -2,9 +2,15 @@
 
 import signal
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
 from streamd.memory import Doorbell
+
+# A terminal and systemd send them to the whole group.
+_TAKEN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class EndedEarly(BaseException):
@@ -22,7 +28,7 @@ class Signals:
         self.bell = Doorbell()
         self._numbers: deque[int] = deque()
         self._begun = False
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _TAKEN:
             signal.signal(number, self._take)
 
     def begin(self) -> None:
@@ -42,3 +48,24 @@ class Signals:
         if not self._begun and number != signal.SIGHUP:
             raise EndedEarly(signal.Signals(number).name)
         self.add(number)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """A process that is started within gets no signal until it says `leave_to_supervisor`.
+
+    Those of this process come afterwards.
+    """
+    resource_tracker.ensure_running()  # multiprocessing's own: its start would let them through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_to_supervisor() -> None:
+    """For a worker: only its supervisor decides when it ends."""
+    for number in _TAKEN:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TAKEN)

@@ -1,7 +1,6 @@
 """What every worker process does: die with its supervisor, answer pings, say how it failed."""
 
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from streamd.logs import configure_logging, get_logger, log_file_of
 from streamd.memory import Doorbell
 from streamd.messages import Ping, Pong, Stop, ToSupervisor, ToWorker, WorkerFailed
 from streamd.prctl import die_with_parent, set_process_name
+from streamd.signals import leave_to_supervisor
 from streamd.specs import WorkerIdentity
 
 
@@ -95,9 +95,7 @@ def _fail(identity: WorkerIdentity, link: SupervisorLink, error: BaseException |
 
 def _settle_in(identity: WorkerIdentity) -> None:
     configure_logging(identity.log, log_file_of(identity.log))
-    # A terminal and systemd signal the whole group; only the supervisor decides when to end.
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
+    leave_to_supervisor()
     set_process_name(f"sd:{identity.name}")
     die_with_parent()
     if os.getppid() != identity.supervisor_pid:

@@ -1,6 +1,7 @@
 """The main job: cameras in, events out, every frame accounted for."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -285,6 +286,16 @@ def test_a_signal_before_anything_runs_ends_the_wait_for_redis(tmp_path: Path) -
             _, said = process.communicate(timeout=20)
     assert process.returncode == 0
     assert json.loads(said)["event"] == "stopping"
+
+
+def test_ctrl_c_while_workers_start_is_no_traceback(daemon: DaemonFactory, clip: Clip) -> None:
+    running = daemon(f"cameras: [{{id: a, url: {clip.path}, loop: true}}]")
+    group = psutil.Process(running.process.pid)
+    eventually(lambda: sum("spawn_main" in " ".join(p.cmdline()) for p in group.children()) == 2)
+    os.killpg(running.process.pid, signal.SIGINT)
+    assert running.wait() == 0
+    assert not running.logged("plain")
+    assert running.logged("stopped")
 
 
 def test_a_killed_inference_worker_is_replaced_and_its_frames_are_booked(
