@@ -169,7 +169,10 @@ def _add_changes(app: FastAPI, config: HttpConfig, control: Control) -> None:
     """The routes that change something; they are closed as long as no token is set."""
 
     @app.exception_handler(RequestValidationError)
-    def not_valid(_: Request, error: Exception) -> JSONResponse:
+    def not_valid(request: Request, error: Exception) -> JSONResponse:
+        kind = request.headers.get("content-type", "").partition(";")[0]
+        if request.method == "PUT" and not kind.lower().endswith("json"):
+            return JSONResponse({"detail": "Content-Type: is to be application/json"}, 415)
         # FastAPI's own answer shows the input, which may hold a password or be no text at all.
         faults = error.errors() if isinstance(error, RequestValidationError) else []
         detail = "; ".join(f"{key_of(item['loc'])}: {item['msg']}" for item in faults)
@@ -177,7 +180,7 @@ def _add_changes(app: FastAPI, config: HttpConfig, control: Control) -> None:
 
     @app.put(
         "/api/v1/cameras/{camera_id}",
-        responses={code: {"model": Refused} for code in (400, 403, 409, 422, 503)},
+        responses={code: {"model": Refused} for code in (400, 403, 409, 415, 422, 503)},
         openapi_extra=_camera_body(),
     )
     def put_camera(camera_id: _CameraId, body: Annotated[dict[str, Any], Body()]) -> Changed:

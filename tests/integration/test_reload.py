@@ -190,6 +190,8 @@ def test_what_the_api_refuses_is_one_line(api: Api, clip: Clip) -> None:
     assert api.ask("PUT", "sp ace", url=str(clip.path)).status_code == 422
     url = f"{api.running.http}/api/v1/cameras/x"
     assert httpx.put(url, json={"url": str(clip.path)}).status_code == 401
+    form = httpx.put(url, data={"url": "x"}, headers={"Authorization": f"Bearer {TOKEN}"})
+    assert (form.status_code, "application/json" in form.text) == (415, True)
 
 
 def test_without_a_token_nothing_can_be_changed(daemon: DaemonFactory, clip: Clip) -> None:
