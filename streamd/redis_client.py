@@ -3,6 +3,7 @@
 A client fails fast and never retries by itself: the publisher does, and in order.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +34,10 @@ _FOR_NOW = (ClusterError, TryAgainError)
 # Redis will refuse these again however often they are sent.
 _HOPELESS = "WRONGTYPE"
 _PAGE = 1000
+# How redis-py names a Sentinel that it asked: with all of its options.
+_A_CLIENT = re.compile(
+    r"<redis\.(?:asyncio\.)?client\.Redis\(.*?\bhost=([^,)]*),port=(\d+).*?\)>\)>\)>"
+)
 
 
 class Unreachable(Exception):  # noqa: N818  # a state of Redis, no error of the program
@@ -129,7 +134,7 @@ def _refused(error: BaseException | None) -> bool:
 
 def plain(error: Exception) -> str:
     """An error of Redis as one line: without credentials, and without the command."""
-    text = str(error).rpartition("caused error: ")[2]
+    text = _A_CLIENT.sub(r"\1:\2", str(error).rpartition("caused error: ")[2])
     return mask_text(" ".join(text.split())) or type(error).__name__
 
 

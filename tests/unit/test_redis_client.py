@@ -1,5 +1,6 @@
 """What counts as a Redis that is away, and what as one that refuses."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -15,11 +16,13 @@ from redis.exceptions import (
     SlotNotCoveredError,
     TryAgainError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streamd import redis_client
 from streamd.config import RedisConfig
+from streamd.connections import close_async, connected_async
 from streamd.errors import RedisSetupError
-from streamd.redis_client import RedisStreams, Unreachable, check_redis, connect
+from streamd.redis_client import RedisStreams, Unreachable, check_redis, connect, plain
 
 AWAY = [
     ClusterDownError("The cluster is down"),
@@ -148,6 +151,27 @@ def test_what_a_sentinel_url_says_reaches_the_client(
     pool = connect(RedisConfig(url=url)).connection_pool
     assert pool.service_name == service
     assert {name: pool.connection_kwargs[name] for name in given} == given
+
+
+async def ping_async(url: str) -> None:
+    client: Any = connected_async(RedisConfig(url=url))
+    try:
+        await client.ping()
+    finally:
+        await close_async(client)
+
+
+def test_sentinels_that_are_away_are_named_and_no_more() -> None:
+    url = "redis+sentinel://:q7@127.0.0.1:1,127.0.0.1:2/cams"
+    with pytest.raises(RedisConnectionError) as raised:
+        connect(RedisConfig(url=url)).ping()
+    with pytest.raises(RedisConnectionError) as raised_async:
+        asyncio.run(ping_async(url))
+    for error in (raised.value, raised_async.value):
+        assert plain(error) == (
+            "No master found for 'cams' : 127.0.0.1:1 - network:ConnectionError, "
+            "127.0.0.1:2 - network:ConnectionError"
+        )
 
 
 def test_sentinels_may_have_ipv6_addresses_and_no_ports() -> None:
