@@ -25,6 +25,7 @@ class TcpProxy:
         self.cut = False
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._open: list[socket.socket] = []
         self._start(self._accept)
 
     def close(self) -> None:
@@ -33,6 +34,9 @@ class TcpProxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
+        for side in list(self._open):  # a thread may be sending to one that does not read
+            with contextlib.suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
 
@@ -63,6 +67,7 @@ class TcpProxy:
             while self.cut and not self._closed.is_set():
                 self._closed.wait(_POLL_S)
             with socket.create_connection(("127.0.0.1", self._target)) as server:
+                self._open += [client, server]
                 self._relay({client: server, server: client})
 
     def _relay(self, other: dict[socket.socket, socket.socket]) -> None:

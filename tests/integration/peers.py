@@ -61,18 +61,13 @@ def gstreamer_server(*files: Path) -> Iterator[str]:
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdin
         assert process.stdout
         assert process.stderr
-        port = process.stdout.readline().strip()
-        if not port:
-            reason = process.stderr.read().strip()
-            (pytest.skip if process.wait() == _GST_MISSING else pytest.fail)(reason)
         try:
+            port = process.stdout.readline().strip()
+            if not port:
+                reason = process.stderr.read().strip()
+                (pytest.skip if process.wait() == _GST_MISSING else pytest.fail)(reason)
             yield f"rtsp://127.0.0.1:{port}"
         finally:
-            process.stdin.close()  # asks it to end
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.kill()

@@ -287,11 +287,12 @@ def namespace_camera(clip: Path) -> Iterator[tuple[str, str]]:
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         ) as process:
-            assert process.stdin
             assert process.stdout
-            port = int(process.stdout.readline())
-            yield f"rtsp://169.254.77.2:{port}/gate", name
-            process.stdin.close()
+            try:
+                port = int(process.stdout.readline())
+                yield f"rtsp://169.254.77.2:{port}/gate", name
+            finally:
+                process.kill()
     finally:
         ip("netns", "del", name)
 
