@@ -250,6 +250,10 @@ class Deliveries:
         """See publisher.Listener."""
         self._log.warning("spool_unusable", reason=error, effect="events wait in memory alone")
 
+    def spool_damaged(self, what: str) -> None:
+        """See publisher.Listener."""
+        self._log.warning("spool_damaged", reason=what, effect="all else on disk is sent")
+
     def reachable(self, up: bool, error: str) -> None:
         """See publisher.Listener."""
         if not up:

@@ -12,6 +12,7 @@ deliveries, so what was delivered just before a crash is given out once more: th
 know such records again. A record that a crash has torn is cut off.
 """
 
+import errno
 import fcntl
 import math
 import os
@@ -33,6 +34,7 @@ _SYNC_EVERY_S: dict[Fsync, float] = {"always": 0.0, "every_second": 1.0, "never"
 _HEADER = struct.Struct("<II")
 _SEGMENTS = 16  # the bound is kept by dropping whole segments: a sixteenth at a time
 _SMALLEST_SEGMENT = 4096
+_ROTTEN = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # the disk has lost it: no try will be better
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class Spool:
     Every method raises SpoolError where the disk fails; an `append` that failed has left nothing,
     and what `remove` took off stays off.
     `damaged` counts records whose checksum was wrong when the spool was opened: they are gone.
+    `put_aside` has the segments that could not be read at all then, by their new names.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Spool:
         self._tail_fd = -1
         self._torn = False  # whether the tail's file holds more than the tail
         self.damaged = 0
+        self.put_aside: list[Path] = []
         self._lock_fd = self._lock()
         try:
             self._segments = deque(self._recover())
@@ -219,7 +223,13 @@ class Spool:
     def _recover(self) -> Iterator[_Segment]:
         """Every segment with what is whole of it; what was torn is cut off."""
         for path in segments_of(self._folder):
-            scan = _Scan(path.read_bytes())
+            try:
+                scan = _Scan(path.read_bytes())
+            except OSError as error:
+                if error.errno not in _ROTTEN:
+                    raise
+                self.put_aside.append(path.replace(path.with_suffix(".unreadable")))
+                continue
             whole = list(scan)
             if not whole:
                 path.unlink()

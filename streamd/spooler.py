@@ -57,6 +57,10 @@ class SpoolListener(Protocol):
         """The disk fails: entries wait in memory alone. Called once until it works again."""
         ...
 
+    def spool_damaged(self, what: str) -> None:
+        """Entries of an earlier process are gone; the others are there."""
+        ...
+
 
 class Spooler:
     """A queue of entries in `folder` (None: no spool, nothing is ever stored).
@@ -168,9 +172,11 @@ class Spooler:
             config = self._config
             spool = Spool(folder, max_bytes=int(config.max_mb * 1e6), fsync=config.fsync)
             self._spool = spool
+            for path in spool.put_aside:
+                self._listener.spool_damaged(f"{path}: so named now, since it cannot be read")
             if spool.damaged:
                 text = f"{folder}: {spool.damaged} damaged events were passed over"
-                self._listener.spool_unusable(text)
+                self._listener.spool_damaged(text)
         return self._spool
 
     def _tell_dropped(self, dropped: list[bytes]) -> None:

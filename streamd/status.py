@@ -79,6 +79,10 @@ class StatusStream:
         """See publisher.Listener."""
         self._log.warning("spool_unusable", reason=error, effect="the status waits in memory alone")
 
+    def spool_damaged(self, what: str) -> None:
+        """See publisher.Listener."""
+        self._log.warning("spool_damaged", reason=what, effect="all else on disk is sent")
+
     def reachable(self, up: bool, error: str) -> None:
         """See publisher.Listener."""
         self._on_reachable(up, error)

@@ -61,6 +61,9 @@ class Quiet:
     def waiting(self, spooled: int, size_bytes: int, oldest_ms: int) -> None:
         pass
 
+    def spool_damaged(self, what: str) -> None:
+        raise AssertionError(what)
+
     def spool_unusable(self, error: str) -> None:
         raise AssertionError(error)
 

@@ -85,6 +85,7 @@ class Books:
         self.losses: list[tuple[str, str]] = []
         self.states: list[bool] = []
         self.unusable: list[str] = []
+        self.damaged: list[str] = []
         self.on_disk = 0
         self.changed = threading.Condition()
 
@@ -101,6 +102,9 @@ class Books:
     def waiting(self, spooled: int, size_bytes: int, oldest_ms: int) -> None:
         assert (spooled > 0) == (size_bytes > 0) == (oldest_ms > 0)
         self.on_disk = spooled
+
+    def spool_damaged(self, what: str) -> None:
+        self.damaged.append(what)
 
     def spool_unusable(self, error: str) -> None:
         self.unusable.append(error)
@@ -358,6 +362,27 @@ def test_another_redis_has_another_folder_and_a_new_password_has_not(tmp_path: P
     assert len({here, *others}) == 9
     with_login = folder("redis://host:6379?db=1&username=u&password=old")
     assert with_login == folder("redis://host:6379?db=1&password=new") == others[3]
+
+
+def test_what_is_damaged_on_disk_is_told_and_the_rest_is_sent(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    streams.down = True
+    out = publisher(config_at(tmp_path), books, streams)
+    out.put(entries(0, 3))
+    books.wait_until(up=False)
+    out.close(0.0)
+    (segment,) = tmp_path.rglob("*.log")
+    data = bytearray(segment.read_bytes())
+    data[20] ^= 4
+    segment.write_bytes(data)
+    streams.down = False
+    later = Books()
+    out = publisher(config_at(tmp_path), later, streams)
+    streams.wait_for(2)
+    out.close(PATIENCE_S)
+    assert streams.ids == ids(1, 3)
+    assert later.damaged == [f"{segment.parent}: 1 damaged events were passed over"]
 
 
 def test_what_waits_for_another_redis_is_found(tmp_path: Path, streams: FakeStreams) -> None:

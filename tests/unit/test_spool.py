@@ -264,6 +264,19 @@ def test_room_that_cannot_be_made_bounds_it_all_the_same(tmp_path: Path, disk: F
     assert dropped
 
 
+def test_a_segment_that_cannot_be_read_is_put_aside(tmp_path: Path, disk: FailingDisk) -> None:
+    spool = opened(tmp_path, max_bytes=16 * 4096)
+    spool.append(numbered(60))  # they fill a segment
+    spool.append([b"later"])
+    first = segments(tmp_path)[0]
+    spool.close()
+    disk.next_fails = {"read_bytes"}
+    spool = opened(tmp_path)
+    assert spool.put_aside == [first.with_suffix(".unreadable")]
+    assert spool.put_aside[0].stat().st_size > 4096
+    assert drained(spool) == [b"later"]
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SpoolError, match=r"file/spool: Not a directory"):
