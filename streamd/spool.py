@@ -105,6 +105,8 @@ class Spool:
                 self._left_of_first()  # while it cannot be read, nothing more is taken
             self._cut_back()
             if self._segments[-1].size >= self._segment_bytes:
+                if self._fsync == "every_second":  # nobody comes back to this one
+                    os.fsync(self._tail_fd)
                 self._open_tail()
             self._write(records)
         except OSError as error:

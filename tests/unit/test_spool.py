@@ -297,6 +297,18 @@ def test_fsync_follows_its_policy(
     assert len(calls) == pytest.approx(synced, abs=1 if synced == 3 else 0)
 
 
+def test_a_segment_is_on_the_disk_before_the_next_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+    spool = Spool(tmp_path, max_bytes=16 * 4096, fsync="every_second", clock_s=lambda: 0.0)
+    spool.append(numbered(60))  # they fill a segment
+    assert not synced
+    spool.append([b"next"])
+    assert synced == [segments(tmp_path)[0].stat().st_size]
+
+
 _STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("append"), st.integers(1, 40)),
