@@ -1,6 +1,7 @@
 """What is wrong with a configuration, as far as can be told without running it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from streamd.config import CameraConfig, Config
 from streamd.configured_model import model_at_hand, model_of
@@ -11,10 +12,17 @@ from streamd.preflight import missing_file, missing_files, none_enabled, unwrita
 from streamd.redis_client import check_redis
 from streamd.source import source_for
 
+_TRIED_AT_ONCE = 16  # of cameras, each of which may take as long as its time-outs
 
-def faults_of(config: Config, *, connect: bool) -> list[Fault]:
-    """All faults; with `connect`, each camera, Redis and the engine are tried, too."""
-    return [*_static_faults(config), *(_connection_faults(config) if connect else ())]
+Tell = Callable[[str], None]
+
+
+def faults_of(config: Config, *, connect: bool, tell: Tell = lambda _: None) -> list[Fault]:
+    """All faults; with `connect`, each camera, Redis and the engine are tried, too.
+
+    `tell` hears of what takes long.
+    """
+    return [*_static_faults(config), *(_connection_faults(config, tell) if connect else ())]
 
 
 def _static_faults(config: Config) -> Iterator[Fault]:
@@ -33,7 +41,7 @@ def _static_faults(config: Config) -> Iterator[Fault]:
             yield from _source_faults(config, index, camera)
 
 
-def _connection_faults(config: Config) -> Iterator[Fault]:
+def _connection_faults(config: Config, tell: Tell) -> Iterator[Fault]:
     """Faults that show only when one connects."""
     try:
         error = check_redis(config.redis)
@@ -41,22 +49,28 @@ def _connection_faults(config: Config) -> Iterator[Fault]:
         error = str(refused).partition(": ")[2]
     if error:
         yield config.fault(("redis", "url"), error)
-    for index, camera in enumerate(config.cameras):
-        if camera.enabled and not camera.is_local_file:
-            yield from _source_faults(config, index, camera)
-    yield from _engine_faults(config)
+    remote = [
+        (index, camera)
+        for index, camera in enumerate(config.cameras)
+        if camera.enabled and not camera.is_local_file
+    ]
+    with ThreadPoolExecutor(_TRIED_AT_ONCE) as threads:
+        for faults in threads.map(lambda place: _source_faults(config, *place), remote):
+            yield from faults
+    yield from _engine_faults(config, tell)
 
 
-def _source_faults(config: Config, index: int, camera: CameraConfig) -> Iterator[Fault]:
+def _source_faults(config: Config, index: int, camera: CameraConfig) -> list[Fault]:
     try:
         source_for(camera).open().close()
     except SourceError as error:
-        yield config.fault(("cameras", index, "url"), str(error))
+        return [config.fault(("cameras", index, "url"), str(error))]
+    return []
 
 
-def _engine_faults(config: Config) -> Iterator[Fault]:
+def _engine_faults(config: Config, tell: Tell) -> Iterator[Fault]:
     try:
-        load_engine(model_of(config), config.model)
+        load_engine(model_of(config), config.model, tell)
     except EngineError as error:
         yield config.fault(("model",), str(error))
     except ConfigError:

@@ -3,11 +3,14 @@
 Nothing here retries: camera.py does, in one place.
 """
 
+import errno
+import socket
 import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
+from urllib.parse import urlsplit
 
 import av
 import av.error
@@ -184,6 +187,9 @@ class ContainerFeed:
             # A server that says nothing until our time-out gives InvalidDataError.
             if time.monotonic() - began_s >= 0.9 * camera.open_timeout_s:
                 raise SourceError(Reason.TIMEOUT, "no answer in time") from None
+            host = urlsplit(f"//{camera.host}").hostname
+            if host and getattr(error, "errno", None) == errno.EIO and _has_no_address(host):
+                raise SourceError(Reason.UNREACHABLE, f"unknown host {host}") from None
             raise source_error(error, Reason.TIMEOUT) from None
         try:
             stream = _video_stream(container)
@@ -258,6 +264,15 @@ def source_error(error: Exception, interrupted: Reason) -> SourceError:
         if isinstance(error, kinds):
             return SourceError(reason, _detail(error))
     return SourceError(Reason.UNREACHABLE, _detail(error))
+
+
+def _has_no_address(host: str) -> bool:
+    """Whether it is unknown, of which FFmpeg says no more than "Input/output error"."""
+    try:
+        socket.getaddrinfo(host, None)
+    except (socket.gaierror, UnicodeError):
+        return True
+    return False
 
 
 def _detail(error: Exception) -> str:

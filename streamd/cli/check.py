@@ -31,7 +31,7 @@ def check(
     # Here and below: a command pays only for what it needs itself.
     from streamd.checks import faults_of  # noqa: PLC0415
 
-    faults = faults_of(loaded, connect=connect)
+    faults = faults_of(loaded, connect=connect, tell=lambda step: print(step, file=sys.stderr))
     if faults:
         raise ConfigError(faults)
     cameras, model = len(loaded.enabled_cameras), loaded.model.path

@@ -2,6 +2,7 @@ import pytest
 
 from streamd.config import CameraConfig
 from streamd.config.section import local_path
+from streamd.errors import SourceError
 from streamd.ingest import backoff_of
 from streamd.source import FileSource, HttpSource, RtspSource, source_for
 
@@ -56,3 +57,11 @@ def test_the_first_step_is_longer_for_the_channels_of_a_recorder(
     channels: int, first_s: float
 ) -> None:
     assert backoff_of(channels).first_s == first_s
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_host_that_is_unknown_is_named(scheme: str) -> None:
+    camera = CameraConfig(id="a", url=f"{scheme}://ann:q7@camera.invalid/x")
+    with pytest.raises(SourceError) as raised:
+        source_for(camera).open()
+    assert str(raised.value) == "unreachable: unknown host camera.invalid"
