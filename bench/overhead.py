@@ -160,6 +160,9 @@ class _InstantEngine:
     def adopt(self, memory: NDArray[np.uint8]) -> None:
         """See Engine."""
 
+    def close(self) -> None:
+        """See Engine."""
+
     def runners(self, count: int) -> list[Runner]:
         """See Engine."""
         return [_InstantEngine() for _ in range(count)]

@@ -64,8 +64,7 @@ class Collector:
             self._wait(wake_at_ns)
             began = time.thread_time_ns()
             self._follow_orders()
-            if self._retired:
-                self._retired = [old for old in self._retired if old.busy]
+            self._let_retired_go()
             self._repeat(self._admit())
             wake_at_ns = self._dispatch()
             spent = time.thread_time_ns() - began
@@ -100,6 +99,12 @@ class Collector:
         self._retired.append(self._model)
         self._model = model
         model.start(self._desk)
+
+    def _let_retired_go(self) -> None:
+        """Models that have finished their last batch give back what they hold."""
+        for old in [old for old in self._retired if not old.busy]:
+            self._retired.remove(old)
+            old.close()
 
     def _add(self, camera: ReadCamera) -> None:
         self._cameras[camera.index] = camera

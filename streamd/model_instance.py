@@ -131,6 +131,10 @@ class ModelInstance:
         for thread in self._threads:
             thread.join()
 
+    def close(self) -> None:
+        """Gives back what it holds of the device, once it is no longer `busy`."""
+        self.loaded.engine.close()
+
     def _ready_runners(self) -> list[Runner]:
         engine = self.loaded.engine
         try:
@@ -224,7 +228,12 @@ def load_instance(
     model: ModelInfo, config: ModelConfig, pool: SlotPool, tell: Callable[[str], None]
 ) -> ModelInstance:
     """Loads `model`, building its engine if need be, and warms it up. Raises EngineError."""
-    return ModelInstance(model, config, load_engine(model, config, tell), pool)
+    loaded = load_engine(model, config, tell)
+    try:
+        return ModelInstance(model, config, loaded, pool)
+    except EngineError:
+        loaded.engine.close()
+        raise
 
 
 def _blank(shape: InputShape) -> NDArray[np.uint8]:

@@ -35,6 +35,7 @@ CLASSES = (
     "Builder",
     "ParserError",
     "OnnxParser",
+    "ExecutionContextAllocationStrategy",
     "IExecutionContext",
     "ICudaEngine",
     "Runtime",

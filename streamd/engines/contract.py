@@ -99,6 +99,13 @@ class Engine(Protocol):
         """`count` runners that can work at the same time."""
         ...
 
+    def close(self) -> None:
+        """Gives back what it and its runners hold of the device; none of them works any more.
+
+        Any thread may call it.
+        """
+        ...
+
 
 class GraphSource(Protocol):
     """The model as serialised ONNX that meets the contract.

@@ -20,6 +20,8 @@ from pycuda import driver
 from streamd.errors import EngineError
 
 _LIBRARY = ctypes.CDLL("libcuda.so.1")
+_BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: the stream that libraries use by default goes on, too
 _REGISTER_PORTABLE = 1  # CU_MEMHOSTREGISTER_PORTABLE: pinned for every context of the process
 _ALREADY_REGISTERED = 712  # CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED
 _CAPTURE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads go on as they like
@@ -32,6 +34,11 @@ class Device:
         try:
             driver.init()
             self._device = driver.Device(number)
+            # Who waits for a stream would keep a core busy, else. FFmpeg, which decodes in the same
+            # context, asks for it as well.
+            handle, flags = ctypes.c_int(), ctypes.c_uint(_BLOCKING_SYNC)
+            _check("cuDeviceGet", ctypes.byref(handle), ctypes.c_int(number))
+            _check("cuDevicePrimaryCtxSetFlags_v2", handle, flags)
             self._context = self._device.retain_primary_context()
             # Left to its destructor, pycuda would end it as if it were no primary context.
             atexit.register(self._context.detach)
@@ -64,9 +71,9 @@ class Device:
         """A stream of its own."""
         return Stream()
 
-    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> "PinnedArray":
         """An array in host memory that the GPU reaches without the CPU."""
-        return driver.pagelocked_empty(shape, dtype)
+        return PinnedArray(shape, dtype)
 
     def register(self, memory: NDArray[np.uint8]) -> "Registration":
         """Makes existing host memory such that the GPU reaches it without the CPU."""
@@ -74,9 +81,10 @@ class Device:
 
 
 class DeviceMemory:
-    """Bytes on the GPU, from `address` on."""
+    """`size` bytes on the GPU, from `address` on."""
 
     def __init__(self, size: int) -> None:
+        self.size = size
         self._allocation = driver.mem_alloc(size)
         self.address = int(self._allocation)
 
@@ -85,11 +93,22 @@ class DeviceMemory:
         self._allocation.free()
 
 
+class PinnedArray:
+    """An `array` that is there until this is closed."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        self.array: NDArray[Any] = driver.pagelocked_empty(shape, dtype)
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        self.array.base.free()  # type: ignore[union-attr]  # it is pycuda's, not numpy's
+
+
 class Stream:
     """Work in its order; that of other streams goes on beside it."""
 
     def __init__(self) -> None:
-        self._stream = driver.Stream()
+        self._stream = driver.Stream(_NON_BLOCKING)
         self.handle = self._stream.handle
 
     def copy_in(self, address: int, array: NDArray[Any]) -> None:
@@ -113,6 +132,10 @@ class Stream:
         `work` is not carried out by this.
         """
         return _capture(self.handle, work)
+
+    def close(self) -> None:
+        """Lets go of it; what is in it is carried out."""
+        del self._stream
 
 
 class Graph:

@@ -84,6 +84,9 @@ class OnnxRuntimeEngine:
         """See Engine."""
         return [OnnxRuntimeRunner(self._sessions, self.spec) for _ in range(count)]
 
+    def close(self) -> None:
+        """See Engine. Nothing: host memory goes with the last reference to it."""
+
 
 class OnnxRuntimeRunner:
     """One batch at a time, in a buffer of the ladder's largest size."""

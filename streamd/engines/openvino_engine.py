@@ -223,6 +223,9 @@ class OpenVinoEngine:
         """See Engine."""
         return [OpenVinoRunner(self._networks, self.spec) for _ in range(count)]
 
+    def close(self) -> None:
+        """See Engine. Nothing: host memory goes with the last reference to it."""
+
 
 class OpenVinoRunner:
     """An infer request for each network, with its input tensor allocated once."""

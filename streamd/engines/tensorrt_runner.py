@@ -20,7 +20,9 @@ from streamd.slots import InputShape
 
 if TYPE_CHECKING:
     # Loads the driver's library; whoever makes a Device has looked for that.
-    from streamd.engines.cuda import Device, Registration, Stream
+    from streamd.engines.cuda import Device, DeviceMemory, Registration, Stream
+
+_USER_MANAGED = trt.ExecutionContextAllocationStrategy.USER_MANAGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class TensorRtEngine:
         self._device = device
         self._plans = plans
         self._slots: Registration | None = None
+        self._runners: list[TensorRtRunner] = []
         self.spec = spec
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
@@ -75,7 +78,16 @@ class TensorRtEngine:
 
     def runners(self, count: int) -> list[Runner]:
         """See Engine."""
-        return [TensorRtRunner(self._device, self._plans, self.spec) for _ in range(count)]
+        for _ in range(count):
+            self._runners.append(TensorRtRunner(self._device, self._plans, self.spec))
+        return list(self._runners[-count:])
+
+    def close(self) -> None:
+        """See Engine. The slots stay pinned: the engine after this one has them, too."""
+        with self._device.current():
+            while self._runners:
+                self._runners.pop().close()
+            self._plans = {}
 
 
 class TensorRtRunner:
@@ -88,9 +100,14 @@ class TensorRtRunner:
         self._ladder = spec.ladder
         self._passes: dict[tuple[InputShape, int], Pass] = {}
         with device.current(), ExitStack() as held:
-            self._stream = device.stream()
+            self._stream = held.enter_context(closing(device.stream()))
+            # One pass runs at a time. TensorRT would give each as much as the largest needs.
+            most = max(
+                plan.engine.device_memory_size_v2 for chain in plans.values() for plan in chain
+            )
+            scratch = held.enter_context(closing(device.memory(max(1, most))))
             for shape, size in product(spec.shapes, spec.ladder):
-                made = Pass(device, self._stream, plans[shape], shape, size)
+                made = Pass(device, self._stream, scratch, plans[shape], shape, size)
                 self._passes[shape, size] = held.enter_context(closing(made))
             self._held = held.pop_all()
         self._pass = self._passes[spec.shapes[0], spec.ladder[0]]
@@ -130,6 +147,7 @@ class Pass:
         self,
         device: "Device",
         stream: "Stream",
+        scratch: "DeviceMemory",
         plans: Sequence[Plan],
         shape: InputShape,
         size: int,
@@ -142,6 +160,7 @@ class Pass:
             address = self.images
             for plan in plans:
                 context = context_of(plan, stream, dims, size)
+                context.set_device_memory(scratch.address, scratch.size)
                 dims = output_dims(plan, context)
                 bytes_each = plan.engine.get_tensor_dtype(plan.output).itemsize
                 output = held.enter_context(closing(device.memory(_volume(dims) * bytes_each)))
@@ -150,7 +169,8 @@ class Pass:
                 self._contexts.append((context, plan.log))
                 address = output.address
             self._output = address
-            self.candidates: NDArray[np.float32] = device.pinned(dims, np.float32)
+            pinned = held.enter_context(closing(device.pinned(dims, np.float32)))
+            self.candidates: NDArray[np.float32] = pinned.array
             # TensorRT allocates and compiles at a first run, which cannot be recorded.
             self._enqueue()
             stream.synchronize()
@@ -180,8 +200,8 @@ class Pass:
 def context_of(
     plan: Plan, stream: "Stream", dims: tuple[int, ...], size: int
 ) -> trt.IExecutionContext:
-    """A context of `plan` for an input of `dims`."""
-    context = plan.engine.create_execution_context()
+    """A context of `plan` for an input of `dims`. It runs once it was given memory to work in."""
+    context = plan.engine.create_execution_context(_USER_MANAGED)
     if context is None:
         raise EngineError(f"TensorRT: {plan.log.take_cause()}")
     profile = plan.profiles[size]

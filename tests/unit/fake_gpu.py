@@ -26,12 +26,23 @@ _KINDS = {"float": (trt.DataType.FLOAT, np.float32), "uint8": (trt.DataType.UINT
 class FakeMemory:
     def __init__(self, device: "FakeDevice", size: int) -> None:
         self._device = device
+        self.size = size
         self._bytes = np.zeros(size, np.uint8)
         self.address = self._bytes.ctypes.data
         device.in_use += size
 
     def close(self) -> None:
         self._device.in_use -= self._bytes.nbytes
+
+
+class FakePinned:
+    def __init__(self, device: "FakeDevice", shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        self._device = device
+        self.array = np.zeros(shape, dtype)
+        device.pinned_bytes += self.array.nbytes
+
+    def close(self) -> None:
+        self._device.pinned_bytes -= self.array.nbytes
 
 
 class FakeGraph:
@@ -63,6 +74,9 @@ class FakeStream:
         for each in work:
             each()
 
+    def close(self) -> None:
+        del _STREAMS[self.handle]
+
     def record(self, work: Callable[[], None]) -> FakeGraph | None:
         if not self._records:
             return None
@@ -76,7 +90,7 @@ class FakeDevice:
     """`room` is its memory in bytes; `records` says whether work can become a graph."""
 
     def __init__(self, room: float = math.inf, *, records: bool = True) -> None:
-        self.in_use = 0
+        self.in_use = self.pinned_bytes = 0
         self.registered: list[NDArray[np.uint8]] = []
         self._room = room
         self._records = records
@@ -100,9 +114,9 @@ class FakeDevice:
         assert self._users
         return FakeStream(self._records)
 
-    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> FakePinned:
         assert self._users
-        return np.zeros(shape, dtype)
+        return FakePinned(self, shape, dtype)
 
     def register(self, memory: NDArray[np.uint8]) -> object:
         assert self._users
@@ -113,6 +127,8 @@ class FakeDevice:
 class FakeEngine:
     """In place of ICudaEngine: an ONNX graph with an exact profile for each batch size."""
 
+    device_memory_size_v2 = 1000
+
     def __init__(self, graph: bytes, ladder: Sequence[int]) -> None:
         self.session = ort.InferenceSession(graph)
         self.ladder = ladder
@@ -121,7 +137,10 @@ class FakeEngine:
     def get_tensor_dtype(self, name: str) -> trt.DataType:
         return _KINDS[self._element(name)][0]
 
-    def create_execution_context(self) -> "FakeContext":
+    def create_execution_context(
+        self, strategy: trt.ExecutionContextAllocationStrategy
+    ) -> "FakeContext":
+        assert strategy is trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self.contexts += 1
         return FakeContext(self)
 
@@ -142,6 +161,7 @@ class FakeContext:
         self._addresses: dict[str, int] = {}
         self._profile = -1
         self._dims: tuple[int, ...] = ()
+        self._scratch = 0
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         self._profile = profile
@@ -151,6 +171,10 @@ class FakeContext:
         self._name, self._dims = name, dims
         return dims[0] == self._engine.ladder[self._profile]
 
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert address
+        self._scratch = size
+
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address
         return True
@@ -159,6 +183,8 @@ class FakeContext:
         return self._run(np.zeros(self._dims, self._engine.dtype(self._name)), name).shape
 
     def execute_async_v3(self, stream: int) -> bool:
+        if self._scratch < self._engine.device_memory_size_v2:
+            return False
         _STREAMS[stream].waiting.append(self._execute)
         return True
 

@@ -43,6 +43,9 @@ class PlayedEngine:
     def adopt(self, memory: NDArray[np.uint8]) -> None:
         raise AssertionError("a proof has no slots")
 
+    def close(self) -> None:
+        raise AssertionError("whoever loaded it closes it")
+
     def runners(self, count: int) -> list[Runner]:
         assert count == 1
         return [self]

@@ -3,7 +3,6 @@ test_engines.py."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,10 @@ from streamd.nvidia import driver_missing
 
 from .fakes import TinyModel, write_model
 from .test_engine_file import write_engine
-from .test_engines import SHAPE, best_of, engine_of, infer, pictures
+from .test_engines import SHAPE, best_of, infer, pictures
+
+# What the driver may keep for streams and graphs to come.
+POOLED_BYTES = 8_000_000
 
 pytestmark = pytest.mark.gpu
 
@@ -84,26 +86,27 @@ def test_an_engine_file_that_is_not_what_its_header_says_is_refused(tmp_path: Pa
         load_backend("tensorrt").build(wrong, tmp_path, lambda _: None)
 
 
-def test_runners_give_back_the_memory_of_the_gpu(tmp_path: Path) -> None:
+def test_engines_give_back_the_memory_of_the_gpu(tmp_path: Path) -> None:
     from pycuda import driver  # noqa: PLC0415  # loads the driver
 
     from streamd.engines.cuda import Device  # noqa: PLC0415
 
-    engine = engine_of(write_model(tmp_path / "m.onnx", (6, 9)), "tensorrt", batch_size=8)
-    device = Device()
+    path = write_model(tmp_path / "m.onnx", (6, 9)).path
+    order = build_order_for(inspect_model(path), ModelConfig(path=path, batch_size=8))
+    backend, device = load_backend("tensorrt"), Device()
+    built = backend.build(order, tmp_path, lambda _: None)
 
     def free_bytes() -> int:
         with device.current():
             return driver.mem_get_info()[0]
 
-    close_all(engine, 1)
+    def take_and_give_back() -> None:
+        engine = backend.load(order, built, tmp_path)
+        engine.runners(2)
+        engine.close()
+
+    take_and_give_back()
     before = free_bytes()
-    close_all(engine, 8)
-    assert free_bytes() >= before
-
-
-def close_all(engine: Engine, count: int) -> None:
-    """Makes `count` runners and closes them."""
-    runners: list[Any] = list(engine.runners(count))  # the contract knows no close
-    for runner in runners:
-        runner.close()
+    for _ in range(8):
+        take_and_give_back()
+    assert free_bytes() >= before - POOLED_BYTES

@@ -143,16 +143,39 @@ def test_the_slots_are_pinned_where_they_are(model: TinyModel) -> None:
 
 def test_a_runner_that_does_not_fit_gives_back_all_that_it_took(model: TinyModel) -> None:
     fits = FakeDevice()
-    runner: Any = engine_of(fits, built(model, SHAPE)).runners(1)[0]
+    engine_of(fits, built(model, SHAPE)).runners(1)
     taken = fits.in_use
     assert taken > SHAPE.height * SHAPE.width * 3 * sum(LADDER)
-    runner.close()
-    assert fits.in_use == 0
     for room in range(0, taken, taken // 5):
         device = FakeDevice(room)
         with pytest.raises(EngineError, match="out of memory"):
             engine_of(device, built(model, SHAPE)).runners(1)
-        assert device.in_use == 0
+        assert device.in_use == device.pinned_bytes == 0
+
+
+def test_an_engine_that_is_closed_gives_back_what_its_runners_took(model: TinyModel) -> None:
+    device = FakeDevice()
+    engine = engine_of(device, built(model, SHAPE, TALL))
+    engine.runners(2)
+    taken = device.in_use
+    engine.runners(1)
+    assert device.in_use == 1.5 * taken
+    assert device.pinned_bytes
+    engine.close()
+    assert device.in_use == device.pinned_bytes == 0
+    engine.close()
+
+
+def test_the_passes_of_a_runner_share_what_they_work_in(model: TinyModel) -> None:
+    plans = built(model, SHAPE, TALL)
+    plain, large = FakeDevice(), FakeDevice()
+    engine_of(plain, plans).runners(1)
+    wants: Any = plans[TALL][0].engine
+    wants.device_memory_size_v2 = 50_000
+    (runner,) = engine_of(large, plans).runners(1)
+    assert large.in_use - plain.in_use == 50_000 - 1000
+    images = pictures(3, shape=TALL)
+    assert infer(runner, images) == pytest.approx(expected_of(model, images), abs=1e-4)
 
 
 def test_a_size_that_its_profile_was_not_built_for_is_told(model: TinyModel) -> None:
