@@ -72,6 +72,7 @@ class Camera:
         self._camera_clock = CameraClock(plan.max_clock_offset_s, self._tell_of_clock)
         self._recording = False
         self._strict, self._refused = True, False
+        self._had_keyframe = False
         self._online_ns: int | None = None
         self._last_sign_ns = 0
 
@@ -115,8 +116,9 @@ class Camera:
                 return
 
     def _was_the_device(self) -> bool:
-        """Whether a GPU that gave no frame at all is to blame; then the CPU has its turn."""
-        if self._online_ns is not None or not self._accelerator.in_use:
+        """Whether a GPU is to blame that made no frame of a keyframe; then the CPU has its turn."""
+        silent = self._online_ns is None and self._had_keyframe
+        if not silent or not self._accelerator.in_use:
             return False
         self._accelerator.lost("the GPU decoded no frame")
         return True
@@ -143,6 +145,7 @@ class Camera:
         decoder = Decoder(feed.stream, self._clock, strict=self._strict)
         gate = KeyframeGate(self._plan.fps if feed.info.live else None)
         self._last_sign_ns = self._clock.monotonic_ns()
+        self._had_keyframe = False
         frames = 0
         if not feed.info.live:
             self._timeline.restart()
@@ -155,6 +158,7 @@ class Camera:
                 self._check_stall(feed)
                 continue
             decoded = decoder.decode(picture)
+            self._had_keyframe = self._had_keyframe or picture.is_keyframe
             self._writer.count_decoding(decoded.cpu_ns, decoded.damaged)
             if decoded.keyframe or decoded.frames:
                 self._last_sign_ns = self._clock.monotonic_ns()

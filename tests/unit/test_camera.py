@@ -53,13 +53,15 @@ def write_clip(path: Path, encoder: str, options: dict[str, str], pixel_format: 
 class FakeFeed:
     """The packets of a file; `before(n)` runs before packet n is handed over.
 
-    `retimed(n, pts)` gives packet n another pts.
+    `retimed(n, pts)` gives packet n another pts. With `keyframes` those that are damaged are marked
+    as such where they were.
     """
 
     path: Path
     live: bool
     before: Callable[[int], None] = lambda _: None
     damaged: bool = False
+    keyframes: bool = False
     cut: bool = False
     packets_left: int = 10**6
     retimed: Callable[[int, int], int | None] | None = None
@@ -92,7 +94,7 @@ class FakeFeed:
     def _instead_of(self, packet: Packet, data: bytes) -> Packet:
         other = av.Packet(data)
         other.stream, other.pts, other.dts = self.stream, packet.pts, packet.dts
-        other.is_keyframe = self.cut and packet.is_keyframe
+        other.is_keyframe = packet.is_keyframe and (self.cut or self.keyframes)
         return cast("Packet", other)
 
     def close(self) -> None:
@@ -604,13 +606,23 @@ def accelerator_in_use() -> Accelerator:
 
 
 def test_a_gpu_that_gives_no_frame_leaves_the_file_to_the_cpu(clip: Path) -> None:
-    broken, whole = (partial(FakeFeed, clip, live=False, damaged=d) for d in (True, False))
-    rig = Rig(broken, whole, accelerator=accelerator_in_use())
+    broken = partial(FakeFeed, clip, live=False, damaged=True, keyframes=True)
+    rig = Rig(broken, partial(FakeFeed, clip, live=False), accelerator=accelerator_in_use())
     rig.run()
     assert [r.state for r in rig.reports][-2:] == [CameraState.ONLINE, CameraState.DONE]
     online = rig.reports[-2]
     assert (online.decode, online.decode_note) == ("cpu", "the GPU decoded no frame")
     assert len(rig.writer.captures) == FRAMES
+
+
+def test_a_gpu_that_got_no_keyframe_is_not_to_blame(clip: Path) -> None:
+    late = partial(FakeFeed, clip, live=True, packets_left=0)
+    accelerator = accelerator_in_use()
+    rig = Rig(late, partial(FakeFeed, clip, live=False), accelerator=accelerator)
+    rig.run()
+    assert [r.state for r in rig.reports][-2:] == [CameraState.ONLINE, CameraState.DONE]
+    assert CameraState.OFFLINE in [r.state for r in rig.reports]
+    assert rig.reports[-2].decode_note != "the GPU decoded no frame"
 
 
 def test_without_a_gpu_a_file_that_gives_no_frame_is_not_read_again(clip: Path) -> None:
