@@ -137,6 +137,9 @@ def configure(
 ) -> trt.IBuilderConfig:
     """A configuration with a profile for each rung of `ladder`, in its order."""
     config = builder.create_builder_config()
+    # For RTX only: no plan allocates while it runs, so that each can be recorded as a graph.
+    if flag := getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None):
+        config.set_flag(flag)
     tensor = network.get_input(0)
     for size in ladder:
         shape = (size, *tuple(tensor.shape)[1:])
