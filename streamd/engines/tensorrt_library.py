@@ -16,6 +16,7 @@ else:
 __all__ = ["Log", "library_version", "trt"]
 
 _FAULTS = ("ERROR", "INTERNAL_ERROR")
+_HARMLESS = "Skipping tactic"  # one of many ways to run a layer; the others are tried
 
 
 class Log(trt.ILogger):
@@ -27,7 +28,7 @@ class Log(trt.ILogger):
 
     def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
         """Called by TensorRT, from any of its threads."""
-        if severity.name in _FAULTS:
+        if severity.name in _FAULTS and _HARMLESS not in msg:
             self._faults.append(msg)
 
     def take_cause(self) -> str:

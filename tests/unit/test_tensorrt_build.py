@@ -233,6 +233,7 @@ def test_bf16_is_refused(tmp_path: Path) -> None:
 def test_a_complaint_is_given_once() -> None:
     log = Log()
     log.log(trt.ILogger.Severity.INFO, "hello")
+    log.log(trt.ILogger.Severity.ERROR, "Skipping tactic 0x0 due to exception")
     log.log(trt.ILogger.Severity.ERROR, "first\nand more")
     log.log(trt.ILogger.Severity.INTERNAL_ERROR, "second")
     assert [log.take_cause(), log.take_cause()] == ["first", "TensorRT gives no reason"]
