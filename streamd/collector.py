@@ -180,7 +180,7 @@ class Collector:
             size = shared_size(len(self._lineup), self._model.runners, size)
         if target is None:
             return size
-        size = target.batch_size(size)
+        size = target.batch_size(size, now_ns)
         for frame in self._lineup.shed(target.captured_after_ns(now_ns, size)):
             self._pool.release(frame.slot)
             self._ledger.add(frame.meta.camera, "shed")

@@ -214,7 +214,7 @@ class ModelInstance:
         return self._class_ids[key]
 
     def _note_time(self, target: LatencyTarget, frames: int, infer_ns: int) -> None:
-        target.note(rung(self.ladder, frames), infer_ns)
+        target.note(rung(self.ladder, frames), infer_ns, time.monotonic_ns())
         if not target.reachable and not self._told:
             self._told = True
             self._log.warning(

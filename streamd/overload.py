@@ -3,6 +3,12 @@
 from collections.abc import Sequence
 
 _SMOOTHING = 0.2
+# A machine that stands still for a moment makes one batch long, which says nothing of the next.
+_MOST_TIMES_LONGER = 3.0
+# What is not used is not learned anew. So it is forgotten: a size that was too slow after a while,
+# and all as soon as nothing at all is inferred.
+_FORGOTTEN_AFTER_NS = 60 * 10**9
+_QUIET_NS = 10**9
 
 
 class LatencyTarget:
@@ -16,19 +22,23 @@ class LatencyTarget:
         self._limit_ns = limit_ns
         self._ladder = tuple(ladder)
         self._batch_ns: dict[int, float] = {}
+        self._used_ns: dict[int, int] = {}
 
     @property
     def reachable(self) -> bool:
         """False where even the smallest batch takes longer than the limit."""
         return self._batch_ns.get(self._ladder[0], 0.0) <= self._limit_ns
 
-    def note(self, rung: int, batch_ns: int) -> None:
-        """A batch of the engine's size `rung` took `batch_ns`."""
+    def note(self, rung: int, batch_ns: int, now_ns: int) -> None:
+        """A batch of the engine's size `rung` took `batch_ns`; from any thread."""
         average = self._batch_ns.get(rung, float(batch_ns))
-        self._batch_ns[rung] = average + _SMOOTHING * (batch_ns - average)
+        counted_ns = min(batch_ns, _MOST_TIMES_LONGER * average)
+        self._used_ns[rung] = now_ns
+        self._batch_ns[rung] = average + _SMOOTHING * (counted_ns - average)
 
-    def batch_size(self, largest: int) -> int:
+    def batch_size(self, largest: int, now_ns: int) -> int:
         """The largest rung, up to `largest`, that is fast enough as far as is known."""
+        self._forget(now_ns)
         fitting = [
             rung
             for rung in self._ladder
@@ -46,5 +56,13 @@ class LatencyTarget:
 
     def _expected_ns(self, rung: int) -> float:
         """A rung that was never used takes at least as long as the next smaller one that was."""
-        known = [ns for size, ns in self._batch_ns.items() if size <= rung]
+        known = [ns for size, ns in self._batch_ns.copy().items() if size <= rung]
         return max(known, default=0.0)
+
+    def _forget(self, now_ns: int) -> None:
+        used_ns = self._used_ns.copy()
+        silent_ns = now_ns - max(used_ns.values(), default=now_ns)
+        is_quiet = silent_ns > _QUIET_NS + 2 * self._expected_ns(self._ladder[-1])
+        for rung, at_ns in used_ns.items():
+            if is_quiet or now_ns - at_ns > _FORGOTTEN_AFTER_NS:
+                self._batch_ns.pop(rung, None)
