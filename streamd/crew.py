@@ -60,10 +60,10 @@ class Crew:
 
     def _quarantine(self, place: CameraPlace) -> None:
         number = self._layout.quarantine(place)
-        self._tell_inference(place)  # whose bell to ring when slots are free
         if all(worker.number != number for worker in self.ingest):
             body = partial(self._ingest_body, number)
             self.ingest.append(WorkerProcess(f"ingest-{number}", "ingest", number, body))
+        self.begin(place)
 
     @property
     def workers(self) -> list[WorkerProcess]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from streamd.config import CameraConfig
-from streamd.ledger import CameraLedger, Ledger
+from streamd.ledger import NO_FRAMES, CameraLedger, Ledger
 from streamd.messages import CameraReport, CameraState, EngineReport
 
 # A model of a thousand classes must not make a thousand time series.
@@ -48,7 +48,7 @@ class Fleet:
         self.ledger = ledger
         # Never changed in place: the threads of HTTP go through it.
         self.cameras: dict[str, CameraEntry] = {}
-        self._left: Counter[str] = Counter()
+        self._left = Counter(NO_FRAMES.as_dict())
         self.engines: dict[int, EngineReport] = {}
         self.redis: dict[str, str | None] = {}
         self.restarts: Counter[tuple[str, str]] = Counter()

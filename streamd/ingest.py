@@ -117,6 +117,8 @@ class Readers:
         except BaseException:
             self._spec.crash.note()
             raise
+        # A later thread may get the same identifier.
+        self._spec.ledger.set(assignment.index, "thread", 0)
 
     def _camera(self, assignment: CameraAssignment, space: Space) -> Camera:
         config, spec = assignment.config, self._spec

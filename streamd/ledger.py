@@ -125,6 +125,9 @@ class CameraLedger:
         return counts | {"in_flight": self.in_flight}
 
 
+NO_FRAMES = CameraLedger(*[0] * len(fields(CameraLedger)))
+
+
 class Ledger:
     """The counters of `cameras` cameras and `workers` inference workers."""
 

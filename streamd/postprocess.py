@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from streamd.detections import Detection
 from streamd.engines.contract import ModelInfo
 
+_FARTHEST = 1e6  # pixels; more is no place
+
 
 class Placed(Protocol):
     """How a picture lies in the engine's input: see Letterbox, and FrameMeta, which has it too."""
@@ -57,6 +59,9 @@ class Detector:
         scores = candidates[:, :, 4]
         of, at = np.nonzero((scores >= self._confidence) & (scores > 0))
         rows = candidates[of, at].astype(np.float64)
+        sound = self._are_sound(rows)
+        if not sound.all():
+            of, rows = of[sound], rows[sound]
         labels = rows[:, 5].astype(int).tolist()
         suppress = None if self._end_to_end else _Suppression(rows, labels, self._iou)
         kept: list[int] = []
@@ -71,6 +76,12 @@ class Detector:
             ends.append(len(kept))
         found = self._detections(rows[kept], [frames[i] for i in of[kept]])
         return [tuple(found[begin:end]) for begin, end in pairwise(ends)]
+
+    def _are_sound(self, rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Of each row, whether it holds none of what a broken model gives: NaN, no class, ..."""
+        known = (rows[:, 5] >= 0) & (rows[:, 5] < len(self._labels))
+        sound: NDArray[np.bool_] = known & (np.abs(rows).max(axis=1, initial=0.0) < _FARTHEST)
+        return sound
 
     def _detections(self, rows: NDArray[np.float64], frames: Sequence[Placed]) -> list[Detection]:
         """The (N, 6) `rows`, each in pixels of its frame's source and within the picture."""

@@ -160,6 +160,7 @@ class RedisStreams:
         one a stream.
         """
         refused: list[str | None] = [None] * len(entries)
+        newest: dict[str, str] = {}
         try:
             client = self._connected()
             for group in self._groups(entries):
@@ -171,9 +172,11 @@ class RedisStreams:
                     )
                 answers = pipeline.execute(raise_on_error=False)
                 for at, answer in zip(group, answers, strict=True):
-                    refused[at] = self._settled(entries[at][0], answer)
+                    refused[at] = _settled(entries[at][0], answer, newest)
         except REDIS_ERRORS as error:
             raise self._unreachable(error) from None
+        # Not earlier: where a part fails all are sent again, and what arrived is looked for.
+        self._newest |= newest
         return refused
 
     def arrived(self, wanted: Mapping[str, set[str]]) -> set[str]:
@@ -217,14 +220,6 @@ class RedisStreams:
             groups[stream].append(at)
         return list(groups.values())
 
-    def _settled(self, stream: str, answer: Any) -> str | None:
-        if not isinstance(answer, Exception):
-            self._newest[stream] = answer
-            return None
-        if str(answer).startswith(_HOPELESS):
-            return f"{stream}: {answer}"
-        raise answer
-
     def _connected(self) -> Any:
         if self._client is None:
             self._client = connect(self._config)
@@ -235,3 +230,13 @@ class RedisStreams:
         # a Cluster has other nodes then.
         self.close()
         return Unreachable(plain(error))
+
+
+def _settled(stream: str, answer: Any, newest: dict[str, str]) -> str | None:
+    """Why an entry will never be taken; None where it was, as the `newest` of its stream."""
+    if not isinstance(answer, Exception):
+        newest[stream] = answer
+        return None
+    if str(answer).startswith(_HOPELESS):
+        return f"{stream}: {answer}"
+    raise answer

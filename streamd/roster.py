@@ -38,6 +38,7 @@ class _Leaving:
     read: bool
     known: bool = True
     told: bool = False
+    announced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,8 @@ class Roster:
             if self._may_begin(arriving, now_s):
                 self._arriving.remove(arriving)
                 arriving.place.held = False
+                for before in self._before(arriving.place):
+                    self._announce(before)  # also of a reader that is stuck: it is not waited for
                 self._crew.begin(arriving.place)
 
     def close(self) -> None:
@@ -161,7 +164,12 @@ class Roster:
 
     def _reader_ended(self, leaving: _Leaving) -> None:
         if leaving.read:
+            self._announce(leaving)
             leaving.read = False
+
+    def _announce(self, leaving: _Leaving) -> None:
+        if leaving.read and not leaving.announced:
+            leaving.announced = True
             self._stopped(leaving.place.config.id)
 
     def _may_begin(self, arriving: _Arriving, now_s: float) -> bool:

@@ -200,7 +200,11 @@ class Supervisor:
 
     def _work_is_over(self) -> bool:
         files = [e for e in self._fleet.cameras.values() if e.config.is_local_file]
-        return all(entry.settled for entry in files)
+        if not all(entry.settled for entry in files):
+            return False
+        # A worker that is about to come back infers what waits.
+        alive = all(worker.alive for worker in self._crew.inference)
+        return alive or not self._fleet.totals()["in_flight"]
 
     def _terminate(self) -> int:
         """Stops the readers, lets inference empty the slots, then ends; at most ten seconds."""
@@ -218,9 +222,10 @@ class Supervisor:
     def _exit_code(self) -> int:
         states = [entry.report.state for entry in self._fleet.cameras.values()]
         # A batch job that could not deliver has failed; a service is not ended for that.
-        ledger = self._layout.ledger
+        ledger, totals = self._layout.ledger, self._fleet.totals()
         undelivered = self._until_done and (
-            any(ledger.get(place.index, "events_lost") for place in self._layout.places.values())
+            any(totals[outcome] for outcome in ("in_flight", "lost_ingest", "lost_inference"))
+            or any(ledger.get(place.index, "events_lost") for place in self._layout.places.values())
             or any(
                 ledger.get_worker(worker.number, "spool_events") for worker in self._crew.inference
             )

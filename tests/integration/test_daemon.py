@@ -270,6 +270,24 @@ def test_files_that_are_read_and_not_inferred_are_no_success(
     assert killed["worker"] == "inference-0"
 
 
+def test_what_waited_when_inference_died_is_inferred_before_the_end(
+    daemon: DaemonFactory, clip: Clip
+) -> None:
+    # All of the file is read while there is no inference.
+    running = daemon(
+        f"publish: all\ningest: {{slots_per_camera: 80}}\ncameras: [{{id: a, url: {clip.path}}}]",
+        "--until-done",
+    )
+    inference = eventually(lambda: running.children("inference"))[0]
+    inference.suspend()
+    running.wait_until(lambda: running.cameras()["a"]["frames"]["captured"] > 5, 60, "read some")
+    inference.kill()
+    code, frames = running.wait(), running.wait_for_log("stopped")["frames"]
+    assert frames["in_flight"] == 0
+    assert frames["inferred"] == len(running.events())
+    assert code == int(frames["inferred"] < frames["captured"])
+
+
 def test_a_signal_before_anything_runs_ends_the_wait_for_redis(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         config = tmp_path / "config.yaml"

@@ -30,3 +30,16 @@ def test_a_camera_whose_thread_meets_an_unforeseen_exception_is_to_blame() -> No
     thread.start()
     thread.join()
     assert crash.thread() == thread.ident == ledger.get(1, "thread")
+
+
+def test_a_camera_that_has_ended_is_not_to_blame_for_a_later_thread() -> None:
+    ledger = Ledger(2, 1)
+    readers = cast(Readers, Stub(_spec=Stub(crash=CrashReport(), ledger=ledger)))
+    assignment = cast(CameraAssignment, Stub(index=1, config=Stub(id="gate")))
+    seen: list[int] = []
+    camera = cast(Camera, Stub(run=lambda: seen.append(ledger.get(1, "thread"))))
+    thread = threading.Thread(target=Readers._run, args=(readers, assignment, camera))
+    thread.start()
+    thread.join()
+    assert seen == [thread.ident]
+    assert ledger.get(1, "thread") == 0

@@ -189,3 +189,26 @@ def test_each_frame_of_a_batch_has_its_own_objects() -> None:
     assert found == alone
     assert [[d.label for d in each] for each in found] == [["cat", "dog"], [], ["cow"]]
     assert detector().detect(rows[:0], [], []) == []
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        (np.nan, 10, 60, 60, 0.9, 0),
+        (10, 10, np.inf, 60, 0.9, 0),
+        (-1e30, 10, 60, 60, 0.9, 0),
+        (10, 10, 60, 60, np.inf, 0),
+        (10, 10, 60, 60, 0.9, np.nan),
+        (10, 10, 60, 60, 0.9, 3),
+        (10, 10, 60, 60, 0.9, -1),
+    ],
+)
+@pytest.mark.parametrize("end_to_end", [True, False])
+def test_what_a_broken_model_gives_is_left_out_and_costs_no_other_frame_a_box(
+    broken: Row, end_to_end: bool
+) -> None:
+    sound = candidates((10, 10, 60, 60, 0.9, 0), (100, 100, 160, 160, 0.8, 1))
+    other = candidates(broken, (200, 10, 260, 60, 0.8, 2))
+    both = detector(end_to_end=end_to_end).detect(np.stack([sound, other]), [WHOLE] * 2, [None] * 2)
+    assert both[0] == detect(detector(), sound, WHOLE)
+    assert [found.label for found in both[1]] == ["cow"]

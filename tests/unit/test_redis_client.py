@@ -45,6 +45,7 @@ class FakeClient:
     def __init__(self, *answers: object) -> None:
         self.answers = list(answers)
         self.closed = False
+        self.asked: list[tuple[object, ...]] = []  # of xrevrange
 
     def _answer(self, *_: object, **__: object) -> Any:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -52,7 +53,11 @@ class FakeClient:
             raise answer
         return answer
 
-    type = ping = xrevrange = execute = _answer
+    type = ping = execute = _answer
+
+    def xrevrange(self, *which: object, **_: object) -> Any:
+        self.asked.append(which)
+        return self._answer()
 
     def pipeline(self, transaction: bool) -> "FakeClient":
         return self
@@ -122,6 +127,17 @@ def test_what_waiting_would_not_cure_is_told_at_once(
 def test_a_key_that_is_no_stream_is_told_by_adding_to_it(clients: list[FakeClient]) -> None:
     clients.append(FakeClient(ResponseError("WRONGTYPE Operation against a key")))
     assert RedisStreams(RedisConfig()).arrived({"s": {"1"}}) == set()
+
+
+def test_of_what_is_sent_again_the_part_that_arrived_is_found(clients: list[FakeClient]) -> None:
+    first = FakeClient(["1-0"], ResponseError("OOM command not allowed"))
+    again = FakeClient([("1-0", {"id": "a"})])
+    clients += [first, again]
+    streams = RedisStreams(RedisConfig(url="redis+cluster://h"))
+    with pytest.raises(Unreachable):
+        streams.add([("s", {"id": "a"}), ("t", {"id": "b"})])
+    assert streams.arrived({"s": {"a"}}) == {"a"}
+    assert again.asked == [("s", "+", "-")]
 
 
 def test_after_a_failure_it_connects_anew(clients: list[FakeClient]) -> None:

@@ -150,3 +150,40 @@ def test_a_camera_that_nobody_reads_is_stopped_at_once(service: Service) -> None
     assert service.stopped == ["gate"]
     service.roster.worker_died(service.layout.places.values(), "ingest")
     assert service.stopped == ["gate"]
+
+
+def test_a_reader_that_is_stuck_is_told_as_stopped_before_the_next_one_begins(
+    service: Service,
+) -> None:
+    service.put(fps=2)
+    service.roster.tick()
+    assert service.stopped == []
+    service.now_s = 3.0
+    service.roster.tick()
+    assert service.stopped == ["gate"]
+    service.reader_stopped(service.first)  # at last; the new one is online by now
+    assert service.stopped == ["gate"]
+
+
+def test_a_process_of_its_own_that_runs_already_is_told_of_its_next_camera(
+    service: Service,
+) -> None:
+    place = service.layout.places[service.first]
+    service.crew._quarantine(place)
+    own = Worker("ingest", place.ingest)
+    service.crew.ingest[-1] = own  # type: ignore[call-overload]  # it runs
+    service.put(fps=2)
+    service.reader_stopped(service.first)
+    assert service.roster.heard(CameraGone(service.first))
+    for _ in range(2):
+        service.roster.tick()
+    again = service.layout.places[service.fleet.cameras["gate"].index]
+    service.crew._quarantine(again)
+    assert again.ingest == own.number
+    (read,) = (m for m in own.told if isinstance(m, ReadCameraToo))
+    assert read.camera.index == again.index
+
+
+def test_a_fleet_whose_only_camera_is_leaving_still_has_totals(service: Service) -> None:
+    service.roster.stop("gate")
+    assert service.fleet.totals()["captured"] == 0
