@@ -122,17 +122,20 @@ class PublishFilter:
 
     def __init__(self, policy: Publish) -> None:
         self._policy = policy
-        self._last: Counter[str] = Counter()
+        self._last: Counter[str] | None = None
 
     def wants(self, detections: tuple[Detection, ...]) -> bool:
-        """True if the frame with these detections is to be published; frames come in order."""
+        """True if the frame with these detections is to be published; frames come in order.
+
+        The first always is: what was told last, by a filter before this one, may be over.
+        """
         if self._policy is Publish.ALL:
             return True
         labels = Counter(detection.label for detection in detections)
         last, self._last = self._last, labels
         if self._policy is Publish.CHANGES:
             return labels != last
-        return bool(labels or last)
+        return bool(labels or last or last is None)
 
 
 def event_schema() -> dict[str, Any]:

@@ -141,12 +141,19 @@ class Reading:
             yield from self._forget_the_dead()
             yield from self._pending()
         block_ms = _BLOCK_MS if len(self._together) == 1 else None
+        behind: set[str] = set()
         while True:
             yield from self._claim()
             came = 0
             for streams in self._together:
-                answer = yield self._read(streams, block_ms)
-                came += sum(len(entries) for _, entries in answer or ())
+                for stream in behind.intersection(streams):
+                    yield from self._look_behind(stream)
+                call = self._read(streams, block_ms)
+                answer = yield call
+                for stream, entries in answer or ():
+                    came += len(entries)
+                    full = len(entries) == call.options["count"]
+                    (behind.add if full else behind.discard)(stream)
                 yield from self._take(answer)
             if not came and block_ms is None:
                 yield Pause(_POLL_S)
@@ -192,6 +199,15 @@ class Reading:
         start = "0" if stream in self._joined else self._start_of(stream)
         yield Call("xgroup_create", (stream, self.options.group, start), {"mkstream": True})
         self._joined.add(stream)
+        yield from self._look_behind(stream)
+
+    def _look_behind(self, stream: str) -> Steps:
+        """Whether what was to be read next has been trimmed: of whoever is behind, it may be."""
+        if self.options.on_gap is None:
+            return
+        if self._alone:
+            yield from self._look_for_trimming(stream, self.position[stream])
+            return
         groups = yield Call("xinfo_groups", (stream,))
         for each in groups:
             if each["name"] == self.options.group:

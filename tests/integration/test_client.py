@@ -258,6 +258,24 @@ def test_a_group_is_told_of_what_was_trimmed_while_it_was_away(
 
 
 @pytest.mark.parametrize("group", [None, "g"])
+def test_one_that_falls_behind_while_it_reads_is_told_of_what_was_trimmed(
+    redis_server: RedisServer, client: Any, group: str | None
+) -> None:
+    publish(client, *(event(n) for n in range(400)))
+    gaps: list[Gap] = []
+    options: dict[str, Any] = {"group": group, "start": "0", "on_gap": gaps.append}
+    reader = iter(Subscriber(redis_server.url, **options))
+    assert seqs(reader, 10) == list(range(10))
+    publish(client, *(event(n) for n in range(400, 500)))
+    client.xtrim(STREAM, maxlen=50, approximate=False)
+    rest = [next(reader).seq]
+    while rest[-1] < 499:
+        rest.append(next(reader).seq)
+    assert rest[-50:] == list(range(450, 500))
+    assert [gap.reason for gap in gaps] == ["trimmed"]
+
+
+@pytest.mark.parametrize("group", [None, "g"])
 def test_what_is_no_event_is_skipped(
     redis_server: RedisServer, client: Any, caplog: pytest.LogCaptureFixture, group: str | None
 ) -> None:

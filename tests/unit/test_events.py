@@ -157,16 +157,21 @@ def test_all_publishes_every_inferred_frame() -> None:
 
 def test_detections_publishes_frames_with_objects_and_the_first_empty_one_after_them() -> None:
     assert published(Publish.DETECTIONS, *FRAMES) == [
-        *[False, True, True, True, True, True],
+        *[True, True, True, True, True, True],
         *[True, False, True],
     ]
 
 
 def test_changes_publishes_a_frame_whose_objects_are_others_than_before() -> None:
     assert published(Publish.CHANGES, *FRAMES) == [
-        *[False, True, False, True, True, False],
+        *[True, True, False, True, True, False],
         *[True, False, True],
     ]
+
+
+@pytest.mark.parametrize("policy", Publish)
+def test_the_first_frame_is_told_so_that_nothing_stays_seen_over_a_restart(policy: Publish) -> None:
+    assert published(policy, (), ())[0]
 
 
 def test_changes_counts_objects_of_a_label() -> None:
