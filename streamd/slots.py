@@ -190,9 +190,33 @@ class SlotPool:
     # The reader's side: the one inference worker that the camera is assigned to.
 
     def ready_slots(self, readable: NDArray[np.bool_]) -> list[int]:
-        """Slots that are ready and not taken yet, among those of the (count,) mask `readable`."""
+        """Slots that are ready and not taken yet, among those of the (count,) mask `readable`.
+
+        With each frame come all that its camera submitted before it. While one look goes over the
+        slots, a frame may come behind it and the next one before it: that is for a second look.
+        """
+        ready = self._ready(readable)
+        again = self._ready(readable) if ready else ready
+        if len(again) == len(ready):
+            return ready
+        newest: dict[int, tuple[int, int]] = {}
+        for slot in ready:
+            camera, order = self._order_of(slot)
+            newest[camera] = max(order, newest.get(camera, order))
+        for slot in set(again).difference(ready):
+            camera, order = self._order_of(slot)
+            if order < newest.get(camera, order):
+                ready.append(slot)
+        return ready
+
+    def _ready(self, readable: NDArray[np.bool_]) -> list[int]:
         ready: list[int] = np.flatnonzero((self._written != self._taken) & readable).tolist()
         return ready
+
+    def _order_of(self, slot: int) -> tuple[int, tuple[int, int]]:
+        """The camera of the frame in a ready slot, and its session and number."""
+        meta = self._meta[slot]
+        return int(meta["camera"]), (int(meta["session"]), int(meta["seq"]))
 
     def take(self, slot: int) -> FrameMeta:
         """Takes a ready slot and returns what is in it."""

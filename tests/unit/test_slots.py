@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from streamd.memory import PAGE, Doorbell, SharedBlock
 from streamd.slots import InputShape, Ring, SlotPool, aspect_shapes, lay_out_rings
@@ -161,6 +162,30 @@ def test_shared_memory_is_zeroed_and_whole_pages() -> None:
     block = SharedBlock("test", PAGE + 1)
     assert block.size == 2 * PAGE
     assert not block.array(0, (block.size,), np.uint8).any()
+
+
+def test_with_a_frame_come_all_that_its_camera_submitted_before_it() -> None:
+    """While the reader looks, frame 1 comes into a slot behind it and 2 into one before it."""
+    pool, looks = SlotPool(4, SQUARE), 0
+    look = pool._ready
+
+    def looking(readable: NDArray[np.bool_]) -> list[int]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            pool.submit(2, frame_meta(seq=2))
+            seen = look(readable)
+            pool.submit(0, frame_meta(seq=1))
+            pool.submit(3, frame_meta(seq=3))
+            return seen
+        return look(readable)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "_ready", looking)
+        assert sorted(pool.ready_slots(everything(pool))) == [0, 2]
+    for slot in (0, 2):
+        pool.take(slot)
+    assert pool.ready_slots(everything(pool)) == [3]
 
 
 def write_in_another_process(pool: SlotPool, asked: Doorbell, answered: Doorbell) -> None:
