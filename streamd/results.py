@@ -85,6 +85,9 @@ class Outlet:
         )
 
 
+_ROOM_FOR_STILL = 4096
+
+
 class Results:
     """Takes batches in any order and publishes the frames of each camera in theirs."""
 
@@ -137,8 +140,11 @@ class Results:
         return self._turnstile.announce(cameras)
 
     def enter(self, number: int, result: BatchResult) -> None:
-        """Hands in batch `number`; waits while too many wait for an earlier one."""
-        self._turnstile.enter(number, result)
+        """Hands in batch `number`; waits while too many wait for an earlier one.
+
+        Still frames hold no slot and come from the hot loop, which a slow batch must not stop.
+        """
+        self._turnstile.enter(number, result, None if result.slots else _ROOM_FOR_STILL)
 
     def close(self) -> None:
         """Publishes all batches that are expected, and ends."""

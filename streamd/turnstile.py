@@ -35,10 +35,14 @@ class Turnstile(Generic[T]):
                 self._lanes.setdefault(lane, deque()).append(number)
             return number
 
-    def enter(self, number: int, item: T) -> None:
-        """Adds the item announced as `number`; waits while it is too far ahead."""
+    def enter(self, number: int, item: T, room: int | None = None) -> None:
+        """Adds the item announced as `number`; waits while it is too far ahead.
+
+        An item that is small may be `room` ahead instead of the turnstile's own.
+        """
+        most = room or self._room
         with self._changed:
-            self._changed.wait_for(lambda: number < next(iter(self._lanes_of)) + self._room)
+            self._changed.wait_for(lambda: number < next(iter(self._lanes_of)) + most)
             self._inside[number] = item
             self._changed.notify_all()
 

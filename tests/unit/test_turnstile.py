@@ -84,6 +84,16 @@ def test_an_item_too_far_ahead_of_the_oldest_waits_outside() -> None:
     turnstile.enter(third, "third")
 
 
+def test_an_item_that_is_small_may_be_further_ahead() -> None:
+    turnstile = impatient(room=2)
+    numbers = [turnstile.announce([lane]) for lane in range(5)]
+    turnstile.enter(numbers[3], "small", room=4)
+    with pytest.raises(WouldBlockError):
+        turnstile.enter(numbers[4], "smaller", room=4)
+    with pytest.raises(WouldBlockError):
+        turnstile.enter(numbers[2], "large")
+
+
 def test_after_closing_what_was_announced_still_leaves_and_then_nothing() -> None:
     turnstile = impatient(room=2)
     first, second = (turnstile.announce([GATE, GATE]) for _ in range(2))
