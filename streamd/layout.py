@@ -14,6 +14,8 @@ from streamd.slots import Ring, SlotPool
 
 _LIVE_SLOTS = 4  # one being written, one ready, and one for each of two batches being loaded
 _CAMERAS_PER_WORKER = 4
+# A crash report names one of a hundred threads: of more, the camera to blame might not be found.
+_MOST_CAMERAS_PER_WORKER = 90
 _SPARE_CAMERAS = 16  # room for a reload; a slot takes no memory before it is used
 _QUARANTINE = 8
 
@@ -55,7 +57,8 @@ class Layout:
         self.inference_workers = 1
         self.places: dict[int, CameraPlace] = {}
         capacity = len(cameras) + max(_SPARE_CAMERAS, len(cameras) // 4)
-        workers = (os.cpu_count() or 1) if auto else int(config.ingest.workers)
+        least = max(os.cpu_count() or 1, math.ceil(capacity / _MOST_CAMERAS_PER_WORKER))
+        workers = least if auto else int(config.ingest.workers)
         self.ingest_workers = min(workers, capacity)
         spare = _LIVE_SLOTS * (capacity - len(cameras))
         counts = [_slot_count(config, camera) for camera in cameras]

@@ -102,7 +102,9 @@ class IngestConfig(Section):
     """The processes that read and decode."""
 
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
-        "auto", description="processes; auto: one for 4 cameras, at most one a core"
+        "auto",
+        description="processes; auto: one for 4 cameras, at most one a core unless each would have "
+        "more than 90",
     )
     slots_per_camera: Literal["auto"] | Annotated[int, Field(ge=2, le=256)] = Field(
         "auto", description="frames of a camera in shared memory; auto: 4, files more"

@@ -1,5 +1,7 @@
 """How many processes and places a configuration gets."""
 
+from collections import Counter
+
 from streamd.config import CameraConfig, Config, IngestConfig
 from streamd.engines import ModelInfo
 from streamd.layout import Layout
@@ -12,3 +14,10 @@ def test_there_are_no_more_ingest_workers_than_cameras_may_come() -> None:
     config = Config(cameras=(CameraConfig(id="a", url="rtsp://h/a"),))
     asked = config.model_copy(update={"ingest": IngestConfig(workers=1000)})
     assert Layout(asked, MODEL).ingest_workers == 17  # the camera and room for 16
+
+
+def test_no_worker_has_more_cameras_than_a_crash_report_can_tell_apart() -> None:
+    cameras = tuple(CameraConfig(id=f"c{n}", url="rtsp://h/a") for n in range(1000))
+    layout = Layout(Config(cameras=cameras), MODEL)
+    load = Counter(place.ingest for place in layout.places.values())
+    assert max(load.values()) <= 90
