@@ -244,7 +244,9 @@ class Publisher:
 
     def _store(self) -> None:
         """Moves the backlog to disk; where that fails, keeps as much of it as memory may hold."""
-        if self._backlog and self._spool.append(list(self._backlog)):
+        # What is being sent from memory may come back: nothing newer may be on disk by then.
+        comes_first = bool(self._sending) and not self._sending[0].spooled
+        if self._backlog and not comes_first and self._spool.append(list(self._backlog)):
             self._backlog.clear()
         excess = [self._backlog.popleft() for _ in range(len(self._backlog) - self._limit)]
         if excess:

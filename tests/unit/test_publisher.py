@@ -296,6 +296,59 @@ def test_what_a_full_disk_leaves_in_memory_stays_behind_what_is_on_it(
     assert books.unusable == ["No space left on device"]
 
 
+class HeldStreams(FakeStreams):
+    """A Redis that lets the next `add` wait, and then fails it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hold = False
+        self.held, self.release = threading.Event(), threading.Event()
+
+    def add(self, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str | None]:
+        self.ping()
+        if self.hold:
+            self.hold = False
+            self.held.set()
+            self.release.wait(PATIENCE_S)
+            raise Unreachable("timed out")
+        return super().add(entries)
+
+
+def test_a_disk_that_recovers_during_a_send_does_not_change_the_order(
+    tmp_path: Path, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = HeldStreams()
+    append, is_full = Spool.append, True
+
+    def maybe_full(spool: Spool, records: Sequence[bytes]) -> list[bytes]:
+        if is_full:
+            raise SpoolError("No space left on device")
+        return append(spool, records)
+
+    monkeypatch.setattr(Spool, "append", maybe_full)
+    now_s = 0.0
+    out = Publisher(
+        config_at(tmp_path),
+        books,
+        "test",
+        streams=streams,
+        backoff=Backoff(first_s=0.0, longest_s=0.0),
+        clock_s=lambda: now_s,
+    )
+    out.start()
+    streams.down = True
+    out.put(entries(0, 3))
+    books.wait_until(up=False)
+    streams.hold, streams.down = True, False
+    assert streams.held.wait(PATIENCE_S)  # they are being sent from memory
+    now_s, is_full = 2.0, False
+    out.put(entries(3, 6))
+    streams.release.set()
+    streams.wait_for(6)
+    out.close(PATIENCE_S)
+    assert streams.ids == ids(0, 6)
+
+
 @pytest.mark.parametrize("folder", [None, "file/spool"])
 def test_without_a_disk_memory_keeps_the_newest(
     tmp_path: Path, streams: FakeStreams, books: Books, folder: str | None
