@@ -115,7 +115,7 @@ class Spooler:
         """
         records: list[bytes] = []
         read = self._on_disk(lambda spool: records.extend(spool.peek(count)), at_once=True)
-        if not read and len(self):
+        if not read and (len(self) or self._is_left_unopened()):
             return None
         self._oldest_ms = msgspec.msgpack.decode(records[0])[0] if records else 0
         self._tell()
@@ -178,6 +178,10 @@ class Spooler:
                 text = f"{folder}: {spool.damaged} damaged events were passed over"
                 self._listener.spool_damaged(text)
         return self._spool
+
+    def _is_left_unopened(self) -> bool:
+        """Whether entries of an earlier process wait, and no other process sends them."""
+        return self._spool is None and self._folder is not None and is_abandoned(self._folder)
 
     def _tell_dropped(self, dropped: list[bytes]) -> None:
         if dropped:

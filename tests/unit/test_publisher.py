@@ -232,6 +232,49 @@ def test_what_stays_on_disk_is_sent_by_the_next_process_first(
     assert not books.losses
 
 
+def test_what_an_earlier_process_left_comes_first_also_where_the_disk_fails_at_the_start(
+    tmp_path: Path, streams: FakeStreams, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams.down = True
+    out = publisher(config_at(tmp_path), books, streams)
+    out.put(entries(0, 20))
+    books.wait_until(up=False)
+    assert out.close(PATIENCE_S) == 20
+    streams.down = False
+    lock, tries = Spool._lock, threading.Semaphore(0)
+
+    def full(spool: Spool) -> int:
+        tries.release()
+        raise SpoolError("No space left on device")
+
+    monkeypatch.setattr(Spool, "_lock", full)
+    out = publisher(config_at(tmp_path), Books(), streams)
+    out.put(entries(20, 25))
+    for _ in range(5):
+        assert tries.acquire(timeout=PATIENCE_S)
+    assert not streams.ids
+    monkeypatch.setattr(Spool, "_lock", lock)
+    streams.wait_for(25)
+    assert out.close(PATIENCE_S) == 0
+    assert streams.ids == ids(0, 25)
+
+
+def test_what_another_process_sends_is_not_waited_for(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    away = FakeStreams()
+    away.down = True
+    other = publisher(config_at(tmp_path), books, away)
+    other.put(entries(0, 20))
+    books.wait_until(up=False)
+    out = publisher(config_at(tmp_path), Books(), streams)
+    out.put(entries(20, 25))
+    streams.wait_for(5)
+    out.close(PATIENCE_S)
+    other.close(0.0)
+    assert streams.ids == ids(20, 25)
+
+
 def test_a_killed_process_loses_nothing_that_it_had_kept_and_repeats_nothing(
     tmp_path: Path, streams: FakeStreams, books: Books
 ) -> None:
