@@ -35,6 +35,9 @@ _HEADER = struct.Struct("<II")
 _SEGMENTS = 16  # the bound is kept by dropping whole segments: a sixteenth at a time
 _SMALLEST_SEGMENT = 4096
 _ROTTEN = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # the disk has lost it: no try will be better
+# What a disk that is in use must do to be believed so.
+_ROTTEN_TRIES = 3
+_ROTTEN_S = 5.0
 
 
 @dataclass(slots=True)
@@ -52,7 +55,9 @@ class Spool:
     Every method raises SpoolError where the disk fails; an `append` that failed has left nothing,
     and what `remove` took off stays off.
     `damaged` counts records whose checksum was wrong when the spool was opened: they are gone.
-    `put_aside` has the segments that could not be read at all then, by their new names.
+    `put_aside` has the segments that could not be read at all then, by their new names; `gone` has
+    each that could not be read any more later, and how many of its records are gone. Such a file is
+    named as those are, where it is still there.
     """
 
     def __init__(
@@ -76,6 +81,9 @@ class Spool:
         self._torn = False  # whether the tail's file holds more than the tail
         self.damaged = 0
         self.put_aside: list[Path] = []
+        self.gone: list[tuple[Path, int]] = []
+        self._unread_tries = 0  # of the first segment, in a row
+        self._unread_since_s = 0.0
         self._lock_fd = self._lock()
         try:
             self._segments = deque(self._recover())
@@ -116,10 +124,11 @@ class Spool:
     def peek(self, count: int) -> list[bytes]:
         """Up to `count` of the oldest records; they stay, and are safe from `append`."""
         try:
-            while self._count and not self._segments[0].records:
-                self._remove_first()
-            if not self._waiting and self._count:
-                self._waiting.extend(self._left_of_first())
+            while self._count and not self._waiting:
+                if self._segments[0].records:
+                    self._waiting.extend(self._left_of_first())
+                else:
+                    self._remove_first()
         except OSError as error:
             raise self._failure(error) from None
         self._peeked = min(count, len(self._waiting))
@@ -213,7 +222,7 @@ class Spool:
         dropped: list[bytes] = []
         with suppress(OSError):
             while self._is_too_large():
-                left = list(self._left_of_first())
+                left = self._left_of_first()
                 self._count -= len(left)
                 dropped += left
                 self._remove_first()
@@ -270,9 +279,51 @@ class Spool:
         if not left and len(self._segments) > 1:
             self._remove_first()
 
-    def _left_of_first(self) -> Iterator[bytes]:
+    def _left_of_first(self) -> list[bytes]:
+        """The first segment's records that were not taken; none where it is given up."""
         first = self._segments[0]
-        return iter(_Scan(first.path.read_bytes()[self._taken_bytes : first.size]))
+        if len(self._waiting) == first.records:
+            return list(self._waiting)
+        try:
+            data = first.path.read_bytes()
+        except OSError as error:
+            if not self._is_hopeless(error):
+                raise
+            self._put_first_aside()
+            return []
+        self._unread_tries = 0
+        left = list(_Scan(data[self._taken_bytes : first.size]))
+        if len(left) < first.records:
+            self._lose_of_first(first.records - len(left))
+        return left
+
+    def _is_hopeless(self, error: OSError) -> bool:
+        """Whether a segment that cannot be read will not be read by a later try either."""
+        if error.errno not in _ROTTEN:
+            return error.errno == errno.ENOENT
+        if not self._unread_tries:
+            self._unread_since_s = self._clock_s()
+        self._unread_tries += 1
+        lasts_s = self._clock_s() - self._unread_since_s
+        return self._unread_tries >= _ROTTEN_TRIES and lasts_s >= _ROTTEN_S
+
+    def _put_first_aside(self) -> None:
+        first = self._segments[0]
+        self._folder.mkdir(parents=True, exist_ok=True)  # it may have been removed with all in it
+        self._lose_of_first(first.records)
+        self._waiting.clear()
+        self._unread_tries = first.size = 0
+        with suppress(OSError):
+            first.path.replace(first.path.with_suffix(".unreadable"))
+
+    def _lose_of_first(self, count: int) -> None:
+        """So many records of the first segment are gone; no more are put behind the others."""
+        if len(self._segments) == 1:
+            self._open_tail()
+        first = self._segments[0]
+        first.records -= count
+        self._count -= count
+        self.gone.append((first.path, count))
 
     def _remove_first(self) -> None:
         """Goes on to the next segment; where none can be made, nothing changes."""

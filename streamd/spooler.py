@@ -58,7 +58,7 @@ class SpoolListener(Protocol):
         ...
 
     def spool_damaged(self, what: str) -> None:
-        """Entries of an earlier process are gone; the others are there."""
+        """Entries that were on disk are gone; the others are there."""
         ...
 
 
@@ -163,6 +163,8 @@ class Spooler:
                 self._listener.spool_unusable(str(error))
             self._failed_s = self._clock_s()
             return False
+        finally:
+            self._tell_gone()
         if not at_once:  # a full disk can still be read
             self._failed_s = None
         return True
@@ -170,7 +172,12 @@ class Spooler:
     def _opened(self, folder: Path) -> Spool:
         if self._spool is None:
             config = self._config
-            spool = Spool(folder, max_bytes=int(config.max_mb * 1e6), fsync=config.fsync)
+            spool = Spool(
+                folder,
+                max_bytes=int(config.max_mb * 1e6),
+                fsync=config.fsync,
+                clock_s=self._clock_s,
+            )
             self._spool = spool
             for path in spool.put_aside:
                 self._listener.spool_damaged(f"{path}: so named now, since it cannot be read")
@@ -178,6 +185,11 @@ class Spooler:
                 text = f"{folder}: {spool.damaged} damaged events were passed over"
                 self._listener.spool_damaged(text)
         return self._spool
+
+    def _tell_gone(self) -> None:
+        while self._spool is not None and self._spool.gone:
+            path, count = self._spool.gone.pop(0)
+            self._listener.spool_damaged(f"{path}: {count} events cannot be read from it any more")
 
     def _is_left_unopened(self) -> bool:
         """Whether entries of an earlier process wait, and no other process sends them."""

@@ -481,6 +481,28 @@ def test_what_is_damaged_on_disk_is_told_and_the_rest_is_sent(
     assert later.damaged == [f"{segment.parent}: 1 damaged events were passed over"]
 
 
+def test_a_file_that_is_gone_from_the_disk_is_told_and_the_rest_is_sent(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    streams.down = True
+    out = publisher(config_at(tmp_path, max_mb=0.1), books, streams)
+    out.put(entries(0, 5))
+    books.wait_until(up=False)
+    for n in range(5, 300):
+        out.put(entries(n, n + 1))
+    gone = sorted(tmp_path.rglob("*.log"))[1]
+    gone.unlink()
+    streams.down = False
+    streams.wait_for_id("gate:1:299")
+    assert out.close(PATIENCE_S) == 0
+    count = 300 - len(streams.ids)
+    assert count > 0
+    assert books.damaged == [f"{gone}: {count} events cannot be read from it any more"]
+    assert [id_ for id_ in ids(0, 300) if id_ in streams.ids] == streams.ids
+    assert books.on_disk == 0
+    assert not books.losses
+
+
 def test_what_waits_for_another_redis_is_found(tmp_path: Path, streams: FakeStreams) -> None:
     streams.down = True
     ours, theirs = (config_at(tmp_path, url=f"redis://{host}") for host in "ab")
