@@ -437,6 +437,44 @@ def test_one_that_cannot_be_sent_at_the_end_is_lost_without_a_disk(
     assert books.losses == [(id_, "stopped while Redis was away") for id_ in ids(0, 3)]
 
 
+def test_the_end_does_not_wait_for_a_slow_redis_where_there_is_a_disk(
+    tmp_path: Path, books: Books
+) -> None:
+    streams = HeldStreams()
+    out = publisher(config_at(tmp_path, backlog_events=10), books, streams)
+    books.wait_until(up=True)
+    streams.hold = True
+    out.put(entries(0, 5))
+    assert streams.held.wait(PATIENCE_S)
+    out.put(entries(5, 20))  # more than half of what memory may hold
+    blocked = threading.Thread(target=out.put, args=(entries(20, 30),))
+    blocked.start()
+    blocked.join(0.1)
+    assert blocked.is_alive()
+    out.closes_within(0.0)
+    blocked.join(PATIENCE_S)
+    out.put(entries(30, 40))
+    assert out.close(PATIENCE_S) == 40
+    streams.release.set()
+    assert books.kept_ids == ids(0, 40)
+    assert not books.losses
+    out = publisher(config_at(tmp_path), Books(), streams)
+    streams.wait_for(40)
+    out.close(PATIENCE_S)
+    assert streams.ids == ids(0, 40)
+
+
+def test_all_that_is_put_near_the_end_is_sent_in_time(streams: FakeStreams, books: Books) -> None:
+    out = publisher(config_at(None), books, streams)
+    out.closes_within(PATIENCE_S)
+    for n in range(5):
+        out.put(entries(n, n + 1))
+        streams.wait_for(n + 1)
+    assert out.close(PATIENCE_S) == 0
+    assert streams.ids == ids(0, 5)
+    assert not books.losses
+
+
 def test_another_redis_has_another_folder_and_a_new_password_has_not(tmp_path: Path) -> None:
     def folder(url: str, **settings: Any) -> Path | None:
         return spool_folder(config_at(tmp_path, url=url, **settings), "inference-0")
