@@ -215,15 +215,23 @@ class Publisher:
         refused = self._streams.add([(e.stream, e.fields) for e in fresh]) if fresh else []
         took_s = self._clock_s() - began_s
         hopeless = {e.id: why for e, why in zip(fresh, refused, strict=True) if why is not None}
-        self._settle(entries, hopeless, took_s)
+        self._settle(entries, hopeless, took_s, some_were_there=bool(there))
 
-    def _settle(self, entries: Sequence[Entry], refused: dict[str, str], took_s: float) -> None:
+    def _settle(
+        self,
+        entries: Sequence[Entry],
+        refused: dict[str, str],
+        took_s: float,
+        *,
+        some_were_there: bool,
+    ) -> None:
         """Redis has answered: for each entry that it has, or will never take."""
         with self._changed:
             if self._closed:
                 return
             self._sending = []
-            self._doubtful = False
+            # The disk may lag behind by more than one chunk: the next one may be there as well.
+            self._doubtful = some_were_there
             self._set_up(True, "")
             for entry in entries:
                 if entry.id in refused:

@@ -294,6 +294,22 @@ def test_a_killed_process_loses_nothing_that_it_had_kept_and_repeats_nothing(
     assert again.ids == ids(0, 600)
 
 
+def test_a_disk_far_behind_the_deliveries_repeats_nothing(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    streams.down = True
+    out = publisher(config_at(tmp_path), books, streams)
+    out.put(entries(0, 2000))
+    books.wait_until(up=False)
+    out.close(0.0)
+    streams.down = False
+    streams.entries += [("s", id_) for id_ in ids(0, 1500)]
+    out = publisher(config_at(tmp_path), Books(), streams)
+    streams.wait_for_id("gate:1:1999")
+    out.close(PATIENCE_S)
+    assert streams.ids == ids(0, 2000)
+
+
 def test_a_full_spool_gives_up_the_oldest(
     tmp_path: Path, streams: FakeStreams, books: Books
 ) -> None:
