@@ -104,6 +104,7 @@ class Spooler:
 
         if not self._on_disk(store):
             return False
+        self._failed_s = None  # nothing less says that it works: a full disk can be read
         self._listener.kept(entries)
         self._tell_dropped(dropped)
         return True
@@ -150,23 +151,21 @@ class Spooler:
 
         What is on it has its place in the order of entries: it cannot be passed over.
         """
-        failed_s = self._failed_s
         if self._folder is None:
             return False
+        failed_s = self._failed_s
         rests = failed_s is not None and self._clock_s() - failed_s < _AGAIN_AFTER_S
         if rests and not at_once:
             return False
         try:
             work(self._opened(self._folder))
         except SpoolError as error:
-            if failed_s is None:
+            if self._failed_s is None:
                 self._listener.spool_unusable(str(error))
             self._failed_s = self._clock_s()
             return False
         finally:
             self._tell_gone()
-        if not at_once:  # a full disk can still be read
-            self._failed_s = None
         return True
 
     def _opened(self, folder: Path) -> Spool:
@@ -179,6 +178,7 @@ class Spooler:
                 clock_s=self._clock_s,
             )
             self._spool = spool
+            self._failed_s = None
             for path in spool.put_aside:
                 self._listener.spool_damaged(f"{path}: so named now, since it cannot be read")
             if spool.damaged:

@@ -17,7 +17,7 @@ from streamd.errors import SpoolError
 from streamd.publisher import Publisher
 from streamd.redis_client import Unreachable
 from streamd.spool import Spool
-from streamd.spooler import Entry, spool_folder, waiting_for_another
+from streamd.spooler import Entry, Spooler, spool_folder, waiting_for_another
 
 PATIENCE_S = 30.0
 
@@ -406,6 +406,31 @@ def test_a_disk_that_recovers_during_a_send_does_not_change_the_order(
     streams.wait_for(6)
     out.close(PATIENCE_S)
     assert streams.ids == ids(0, 6)
+
+
+def test_a_disk_that_stays_full_is_told_once(
+    tmp_path: Path, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    spool = Spooler(tmp_path / "spool", config_at(tmp_path), books, clock_s=lambda: now_s)
+    assert spool.append(entries(0, 1))
+
+    def full(self: Spool, records: Sequence[bytes]) -> list[bytes]:
+        raise SpoolError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "append", full)
+        for _ in range(5):
+            now_s += 2.0
+            spool.sync()
+            assert not spool.append(entries(1, 2))
+    assert books.unusable == ["No space left on device"]
+    now_s += 2.0
+    assert spool.append(entries(1, 2))
+    monkeypatch.setattr(Spool, "append", full)
+    assert not spool.append(entries(2, 3))
+    assert len(books.unusable) == 2
+    spool.close()
 
 
 @pytest.mark.parametrize("folder", [None, "file/spool"])
