@@ -34,6 +34,7 @@ _SYNC_EVERY_S: dict[Fsync, float] = {"always": 0.0, "every_second": 1.0, "never"
 _HEADER = struct.Struct("<II")
 _SEGMENTS = 16  # the bound is kept by dropping whole segments: a sixteenth at a time
 _SMALLEST_SEGMENT = 4096
+_LARGEST_RECORD = 1 << 20  # as far as damage is looked behind: an event is far smaller
 _ROTTEN = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # the disk has lost it: no try will be better
 # What a disk that is in use must do to be believed so.
 _ROTTEN_TRIES = 3
@@ -54,7 +55,8 @@ class Spool:
 
     Every method raises SpoolError where the disk fails; an `append` that failed has left nothing,
     and what `remove` took off stays off.
-    `damaged` counts records whose checksum was wrong when the spool was opened: they are gone.
+    `damaged` counts the places where the records of a segment were no records when the spool was
+    opened: what stood there is gone.
     `put_aside` has the segments that could not be read at all then, by their new names; `gone` has
     each that could not be read any more later, and how many of its records are gone. Such a file is
     named as those are, where it is still there.
@@ -242,11 +244,14 @@ class Spool:
                 self.put_aside.append(path.replace(path.with_suffix(".unreadable")))
                 continue
             whole = list(scan)
+            self.damaged += scan.damaged
+            if not whole and scan.damaged:
+                self.put_aside.append(path.replace(path.with_suffix(".unreadable")))
+                continue
             if not whole:
                 path.unlink()
                 continue
             if scan.damaged:
-                self.damaged += scan.damaged
                 self._replace(path, _framed(whole))
             os.truncate(path, len(_framed(whole)))
             yield _Segment(path, len(whole), path.stat().st_size)
@@ -377,8 +382,9 @@ def _framed(records: Sequence[bytes]) -> bytes:
 class _Scan:
     """The whole records in `data`.
 
-    A record whose checksum is wrong is passed over and counted as `damaged` where others follow
-    it, and is the torn end of the data where none does.
+    Where there is no whole record, the next one is looked for byte by byte: a length may be wrong,
+    too. A place that is passed over counts as `damaged` where a record follows it, or where it is
+    larger than any record: else it is the torn end of the data.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -386,15 +392,31 @@ class _Scan:
         self.damaged = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        data, at, bad = self._data, 0, 0
-        while at + _HEADER.size <= len(data):
-            length, checksum = _HEADER.unpack_from(data, at)
-            payload = data[at + _HEADER.size : at + _HEADER.size + length]
-            if len(payload) < length:
-                return
-            at += _HEADER.size + length
-            if zlib.crc32(payload) != checksum or not length:
-                bad += 1
+        at = 0
+        while at < len(self._data):
+            payload = self._record_at(at)
+            if payload is None:
+                at = self._next_record(at)
                 continue
-            self.damaged, bad = self.damaged + bad, 0
             yield payload
+            at += _HEADER.size + len(payload)
+
+    def _record_at(self, at: int) -> bytes | None:
+        data = self._data
+        if at + _HEADER.size > len(data):
+            return None
+        length, checksum = _HEADER.unpack_from(data, at)
+        at += _HEADER.size
+        if not 0 < length <= len(data) - at:
+            return None
+        payload = data[at : at + length]
+        return payload if zlib.crc32(payload) == checksum else None
+
+    def _next_record(self, at: int) -> int:
+        """Where the first whole record behind `at` begins; the end of the data where none does."""
+        end = len(self._data)
+        within = min(end, at + _LARGEST_RECORD)
+        found = next((i for i in range(at + 1, within) if self._record_at(i) is not None), end)
+        if found < end or end > within:
+            self.damaged += 1
+        return found

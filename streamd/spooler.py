@@ -182,7 +182,7 @@ class Spooler:
             for path in spool.put_aside:
                 self._listener.spool_damaged(f"{path}: so named now, since it cannot be read")
             if spool.damaged:
-                text = f"{folder}: {spool.damaged} damaged events were passed over"
+                text = f"{folder}: at least {spool.damaged} damaged events were passed over"
                 self._listener.spool_damaged(text)
         return self._spool
 

@@ -557,7 +557,7 @@ def test_what_is_damaged_on_disk_is_told_and_the_rest_is_sent(
     streams.wait_for(2)
     out.close(PATIENCE_S)
     assert streams.ids == ids(1, 3)
-    assert later.damaged == [f"{segment.parent}: 1 damaged events were passed over"]
+    assert later.damaged == [f"{segment.parent}: at least 1 damaged events were passed over"]
 
 
 def test_a_file_that_is_gone_from_the_disk_is_told_and_the_rest_is_sent(

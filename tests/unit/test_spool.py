@@ -144,6 +144,37 @@ def test_a_flipped_bit_costs_one_record_and_is_told(tmp_path: Path) -> None:
         assert drained(recovered, step=2) == expected
 
 
+@pytest.mark.parametrize("bit", range(64))
+def test_a_flipped_bit_of_a_header_costs_one_record_and_is_told(tmp_path: Path, bit: int) -> None:
+    spool = opened(tmp_path, max_bytes=16 * 4096)
+    spool.append(numbered(200, size=60))
+    spool.append([b"in another segment"])
+    spool.close()
+    segment = segments(tmp_path)[0]
+    data = bytearray(segment.read_bytes())
+    data[68 * 100 + bit // 8] ^= 1 << bit % 8
+    segment.write_bytes(data)
+    spool = opened(tmp_path)
+    assert spool.damaged == 1
+    expected = numbered(200, size=60)
+    del expected[100]
+    assert drained(spool) == [*expected, b"in another segment"]
+
+
+def test_what_is_too_large_for_a_torn_record_is_told(tmp_path: Path) -> None:
+    for number, start in enumerate([numbered(2), []]):
+        spool = opened(tmp_path)
+        spool.append(start or [b"x"])
+        (*_, segment) = segments(tmp_path)
+        spool.close()
+        segment.write_bytes((segment.read_bytes() if start else b"") + b"\0" * (2 << 20))
+        spool = opened(tmp_path)
+        assert spool.damaged == 1
+        assert len(spool.put_aside) == number
+        assert drained(spool) == start
+        spool.close()
+
+
 @pytest.mark.parametrize("junk", [b"", b"\0" * 100, b"\xff" * 100, b"junk"])
 def test_what_is_no_segment_is_passed_over(tmp_path: Path, junk: bytes) -> None:
     spool = opened(tmp_path)
