@@ -154,6 +154,8 @@ class Spool:
                 self._remove_first()
             else:
                 self._write_cursor()
+        except FileNotFoundError:  # the segment's file is gone: nothing will be read twice
+            return
         except OSError as error:
             raise self._failure(error) from None
 
