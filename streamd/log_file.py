@@ -41,18 +41,29 @@ class LogFile:
         self._descriptor = os.open(self._path, flags, 0o640)
 
     def _put_aside(self) -> None:
-        """Renames the file, unless another process is at it: then one more line goes into it."""
+        """Renames the file, unless another process is at it: then one more line goes into it.
+
+        So it does where the file cannot be renamed: a line is worth more than the bound.
+        """
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        # Who held the lock before may have renamed it already.
-        if self._is_current():
-            for number in range(self._kept, 0, -1):
-                newer = self._older(number - 1)
-                if newer.exists():
-                    newer.replace(self._older(number))
+        try:
+            # Who held the lock before may have renamed it already.
+            if self._is_current():
+                self._rename()
+        except OSError:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            return
         self._open()
+
+    def _rename(self) -> None:
+        """Each file takes the next one's name, up to the first name that is free."""
+        numbers = range(1, self._kept + 1)
+        free = next((n for n in numbers if not self._older(n).exists()), self._kept)
+        for number in range(free, 0, -1):
+            self._older(number - 1).replace(self._older(number))
 
     def _older(self, number: int) -> Path:
         return Path(f"{self._path}.{number}") if number else self._path

@@ -59,7 +59,8 @@ class Publisher:
     """A queue in memory, one on disk, and the one thread that empties them into Redis.
 
     `put` waits while the memory is half full and Redis answers, so that a slow Redis slows its
-    producers. From a failure on entries go to disk and `put` never waits. Where the disk fails
+    producers. From a failure on entries go to disk and `put` never waits, nor does it once
+    `closes_within` was called: what is not sent by the end goes to disk then. Where the disk fails
     too, the oldest entries beyond `backlog_events` are dropped and reported as lost.
 
     `owner` names the queue on disk; no two publishers of a machine may share one.
@@ -88,7 +89,8 @@ class Publisher:
         self._doubtful = self._spooling
         self._changed = threading.Condition()
         self._up: bool | None = None
-        self._closing_at: float | None = None
+        self._closing_at: float | None = None  # the latest time of the end, once it is near
+        self._ending = False  # whether nothing more is put
         self._closed = False
         self._log = get_logger(worker=owner)
         self._fault = ""  # the one that was logged last, until something is sent
@@ -102,12 +104,16 @@ class Publisher:
     def put(self, entries: Sequence[Entry]) -> None:
         """Queues entries behind all earlier ones."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._spooling or not self._up or len(self._backlog) <= self._limit // 2
-            )
+            self._changed.wait_for(self._takes_more)
             self._backlog.extend(entries)
             if self._spooling:
                 self._store()
+            self._changed.notify_all()
+
+    def closes_within(self, seconds: float) -> None:
+        """From now on `put` never waits, and `close` takes no longer than until then."""
+        with self._changed:
+            self._closing_at = self._clock_s() + seconds
             self._changed.notify_all()
 
     def close(self, within_s: float) -> int:
@@ -118,7 +124,10 @@ class Publisher:
         with self._changed:
             if self._spooling and not self._up and not self._backlog:
                 within_s = 0.0  # all is safe where it is
+            if self._closing_at is not None:
+                within_s = max(0.0, min(within_s, self._closing_at - self._clock_s()))
             self._closing_at = self._clock_s() + within_s
+            self._ending = True
             self._changed.notify_all()
         self._thread.join(within_s)
         with self._changed:
@@ -129,6 +138,11 @@ class Publisher:
                 self._listener.lost(list(self._backlog), "stopped while Redis was away")
                 self._backlog.clear()
             return self._spool.close()
+
+    def _takes_more(self) -> bool:
+        if self._spooling or not self._up or self._closing_at is not None:
+            return True
+        return len(self._backlog) <= self._limit // 2
 
     # The thread.
 
@@ -165,14 +179,14 @@ class Publisher:
         with self._changed:
             # An idle connection says nothing of Redis: look at first, and now and then.
             self._changed.wait_for(
-                lambda: self._backlog or self._spooling or self._closing_at or self._up is None,
+                lambda: self._backlog or self._spooling or self._ending or self._up is None,
                 timeout=_LOOK_EVERY_S,
             )
             self._spool.sync()
             if self._closing_at is None:
                 return True
             # What is on disk is safe there: only a Redis that takes it now is worth the wait.
-            busy = self._backlog or (self._spooling and self._up)
+            busy = not self._ending or self._backlog or (self._spooling and self._up)
             return bool(busy) and self._clock_s() < self._closing_at
 
     def _next_chunk(self) -> list[Entry] | None:
@@ -201,15 +215,23 @@ class Publisher:
         refused = self._streams.add([(e.stream, e.fields) for e in fresh]) if fresh else []
         took_s = self._clock_s() - began_s
         hopeless = {e.id: why for e, why in zip(fresh, refused, strict=True) if why is not None}
-        self._settle(entries, hopeless, took_s)
+        self._settle(entries, hopeless, took_s, some_were_there=bool(there))
 
-    def _settle(self, entries: Sequence[Entry], refused: dict[str, str], took_s: float) -> None:
+    def _settle(
+        self,
+        entries: Sequence[Entry],
+        refused: dict[str, str],
+        took_s: float,
+        *,
+        some_were_there: bool,
+    ) -> None:
         """Redis has answered: for each entry that it has, or will never take."""
         with self._changed:
             if self._closed:
                 return
             self._sending = []
-            self._doubtful = False
+            # The disk may lag behind by more than one chunk: the next one may be there as well.
+            self._doubtful = some_were_there
             self._set_up(True, "")
             for entry in entries:
                 if entry.id in refused:
@@ -244,7 +266,9 @@ class Publisher:
 
     def _store(self) -> None:
         """Moves the backlog to disk; where that fails, keeps as much of it as memory may hold."""
-        if self._backlog and self._spool.append(list(self._backlog)):
+        # What is being sent from memory may come back: nothing newer may be on disk by then.
+        comes_first = bool(self._sending) and not self._sending[0].spooled
+        if self._backlog and not comes_first and self._spool.append(list(self._backlog)):
             self._backlog.clear()
         excess = [self._backlog.popleft() for _ in range(len(self._backlog) - self._limit)]
         if excess:
@@ -252,7 +276,7 @@ class Publisher:
 
     def _pause(self, seconds: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._closing_at is not None, timeout=seconds)
+            self._changed.wait_for(lambda: self._ending, timeout=seconds)
 
     def _set_up(self, up: bool, error: str) -> None:
         if self._up is not up:

@@ -148,6 +148,8 @@ class Results:
 
     def close(self) -> None:
         """Publishes all batches that are expected, and ends."""
+        # What a slow Redis does not take by then goes to disk: the time for it is short.
+        self._publisher.closes_within(_FLUSH_WITHIN_S)
         self._turnstile.close()
         self._thread.join()
         left = self._publisher.close(_FLUSH_WITHIN_S)

@@ -34,7 +34,11 @@ _SYNC_EVERY_S: dict[Fsync, float] = {"always": 0.0, "every_second": 1.0, "never"
 _HEADER = struct.Struct("<II")
 _SEGMENTS = 16  # the bound is kept by dropping whole segments: a sixteenth at a time
 _SMALLEST_SEGMENT = 4096
+_LARGEST_RECORD = 1 << 20  # as far as damage is looked behind: an event is far smaller
 _ROTTEN = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # the disk has lost it: no try will be better
+# What a disk that is in use must do to be believed so.
+_ROTTEN_TRIES = 3
+_ROTTEN_S = 5.0
 
 
 @dataclass(slots=True)
@@ -51,8 +55,11 @@ class Spool:
 
     Every method raises SpoolError where the disk fails; an `append` that failed has left nothing,
     and what `remove` took off stays off.
-    `damaged` counts records whose checksum was wrong when the spool was opened: they are gone.
-    `put_aside` has the segments that could not be read at all then, by their new names.
+    `damaged` counts the places where the records of a segment were no records when the spool was
+    opened: what stood there is gone.
+    `put_aside` has the segments that could not be read at all then, by their new names; `gone` has
+    each that could not be read any more later, and how many of its records are gone. Such a file is
+    named as those are, where it is still there.
     """
 
     def __init__(
@@ -76,6 +83,9 @@ class Spool:
         self._torn = False  # whether the tail's file holds more than the tail
         self.damaged = 0
         self.put_aside: list[Path] = []
+        self.gone: list[tuple[Path, int]] = []
+        self._unread_tries = 0  # of the first segment, in a row
+        self._unread_since_s = 0.0
         self._lock_fd = self._lock()
         try:
             self._segments = deque(self._recover())
@@ -116,10 +126,11 @@ class Spool:
     def peek(self, count: int) -> list[bytes]:
         """Up to `count` of the oldest records; they stay, and are safe from `append`."""
         try:
-            while self._count and not self._segments[0].records:
-                self._remove_first()
-            if not self._waiting and self._count:
-                self._waiting.extend(self._left_of_first())
+            while self._count and not self._waiting:
+                if self._segments[0].records:
+                    self._waiting.extend(self._left_of_first())
+                else:
+                    self._remove_first()
         except OSError as error:
             raise self._failure(error) from None
         self._peeked = min(count, len(self._waiting))
@@ -143,6 +154,8 @@ class Spool:
                 self._remove_first()
             else:
                 self._write_cursor()
+        except FileNotFoundError:  # the segment's file is gone: nothing will be read twice
+            return
         except OSError as error:
             raise self._failure(error) from None
 
@@ -213,7 +226,7 @@ class Spool:
         dropped: list[bytes] = []
         with suppress(OSError):
             while self._is_too_large():
-                left = list(self._left_of_first())
+                left = self._left_of_first()
                 self._count -= len(left)
                 dropped += left
                 self._remove_first()
@@ -233,11 +246,14 @@ class Spool:
                 self.put_aside.append(path.replace(path.with_suffix(".unreadable")))
                 continue
             whole = list(scan)
+            self.damaged += scan.damaged
+            if not whole and scan.damaged:
+                self.put_aside.append(path.replace(path.with_suffix(".unreadable")))
+                continue
             if not whole:
                 path.unlink()
                 continue
             if scan.damaged:
-                self.damaged += scan.damaged
                 self._replace(path, _framed(whole))
             os.truncate(path, len(_framed(whole)))
             yield _Segment(path, len(whole), path.stat().st_size)
@@ -270,9 +286,51 @@ class Spool:
         if not left and len(self._segments) > 1:
             self._remove_first()
 
-    def _left_of_first(self) -> Iterator[bytes]:
+    def _left_of_first(self) -> list[bytes]:
+        """The first segment's records that were not taken; none where it is given up."""
         first = self._segments[0]
-        return iter(_Scan(first.path.read_bytes()[self._taken_bytes : first.size]))
+        if len(self._waiting) == first.records:
+            return list(self._waiting)
+        try:
+            data = first.path.read_bytes()
+        except OSError as error:
+            if not self._is_hopeless(error):
+                raise
+            self._put_first_aside()
+            return []
+        self._unread_tries = 0
+        left = list(_Scan(data[self._taken_bytes : first.size]))
+        if len(left) < first.records:
+            self._lose_of_first(first.records - len(left))
+        return left
+
+    def _is_hopeless(self, error: OSError) -> bool:
+        """Whether a segment that cannot be read will not be read by a later try either."""
+        if error.errno not in _ROTTEN:
+            return error.errno == errno.ENOENT
+        if not self._unread_tries:
+            self._unread_since_s = self._clock_s()
+        self._unread_tries += 1
+        lasts_s = self._clock_s() - self._unread_since_s
+        return self._unread_tries >= _ROTTEN_TRIES and lasts_s >= _ROTTEN_S
+
+    def _put_first_aside(self) -> None:
+        first = self._segments[0]
+        self._folder.mkdir(parents=True, exist_ok=True)  # it may have been removed with all in it
+        self._lose_of_first(first.records)
+        self._waiting.clear()
+        self._unread_tries = first.size = 0
+        with suppress(OSError):
+            first.path.replace(first.path.with_suffix(".unreadable"))
+
+    def _lose_of_first(self, count: int) -> None:
+        """So many records of the first segment are gone; no more are put behind the others."""
+        if len(self._segments) == 1:
+            self._open_tail()
+        first = self._segments[0]
+        first.records -= count
+        self._count -= count
+        self.gone.append((first.path, count))
 
     def _remove_first(self) -> None:
         """Goes on to the next segment; where none can be made, nothing changes."""
@@ -326,8 +384,9 @@ def _framed(records: Sequence[bytes]) -> bytes:
 class _Scan:
     """The whole records in `data`.
 
-    A record whose checksum is wrong is passed over and counted as `damaged` where others follow
-    it, and is the torn end of the data where none does.
+    Where there is no whole record, the next one is looked for byte by byte: a length may be wrong,
+    too. A place that is passed over counts as `damaged` where a record follows it, or where it is
+    larger than any record: else it is the torn end of the data.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -335,15 +394,31 @@ class _Scan:
         self.damaged = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        data, at, bad = self._data, 0, 0
-        while at + _HEADER.size <= len(data):
-            length, checksum = _HEADER.unpack_from(data, at)
-            payload = data[at + _HEADER.size : at + _HEADER.size + length]
-            if len(payload) < length:
-                return
-            at += _HEADER.size + length
-            if zlib.crc32(payload) != checksum or not length:
-                bad += 1
+        at = 0
+        while at < len(self._data):
+            payload = self._record_at(at)
+            if payload is None:
+                at = self._next_record(at)
                 continue
-            self.damaged, bad = self.damaged + bad, 0
             yield payload
+            at += _HEADER.size + len(payload)
+
+    def _record_at(self, at: int) -> bytes | None:
+        data = self._data
+        if at + _HEADER.size > len(data):
+            return None
+        length, checksum = _HEADER.unpack_from(data, at)
+        at += _HEADER.size
+        if not 0 < length <= len(data) - at:
+            return None
+        payload = data[at : at + length]
+        return payload if zlib.crc32(payload) == checksum else None
+
+    def _next_record(self, at: int) -> int:
+        """Where the first whole record behind `at` begins; the end of the data where none does."""
+        end = len(self._data)
+        within = min(end, at + _LARGEST_RECORD)
+        found = next((i for i in range(at + 1, within) if self._record_at(i) is not None), end)
+        if found < end or end > within:
+            self.damaged += 1
+        return found

@@ -58,7 +58,7 @@ class SpoolListener(Protocol):
         ...
 
     def spool_damaged(self, what: str) -> None:
-        """Entries of an earlier process are gone; the others are there."""
+        """Entries that were on disk are gone; the others are there."""
         ...
 
 
@@ -104,6 +104,7 @@ class Spooler:
 
         if not self._on_disk(store):
             return False
+        self._failed_s = None  # nothing less says that it works: a full disk can be read
         self._listener.kept(entries)
         self._tell_dropped(dropped)
         return True
@@ -115,7 +116,7 @@ class Spooler:
         """
         records: list[bytes] = []
         read = self._on_disk(lambda spool: records.extend(spool.peek(count)), at_once=True)
-        if not read and len(self):
+        if not read and (len(self) or self._is_left_unopened()):
             return None
         self._oldest_ms = msgspec.msgpack.decode(records[0])[0] if records else 0
         self._tell()
@@ -150,34 +151,49 @@ class Spooler:
 
         What is on it has its place in the order of entries: it cannot be passed over.
         """
-        failed_s = self._failed_s
         if self._folder is None:
             return False
+        failed_s = self._failed_s
         rests = failed_s is not None and self._clock_s() - failed_s < _AGAIN_AFTER_S
         if rests and not at_once:
             return False
         try:
             work(self._opened(self._folder))
         except SpoolError as error:
-            if failed_s is None:
+            if self._failed_s is None:
                 self._listener.spool_unusable(str(error))
             self._failed_s = self._clock_s()
             return False
-        if not at_once:  # a full disk can still be read
-            self._failed_s = None
+        finally:
+            self._tell_gone()
         return True
 
     def _opened(self, folder: Path) -> Spool:
         if self._spool is None:
             config = self._config
-            spool = Spool(folder, max_bytes=int(config.max_mb * 1e6), fsync=config.fsync)
+            spool = Spool(
+                folder,
+                max_bytes=int(config.max_mb * 1e6),
+                fsync=config.fsync,
+                clock_s=self._clock_s,
+            )
             self._spool = spool
+            self._failed_s = None
             for path in spool.put_aside:
                 self._listener.spool_damaged(f"{path}: so named now, since it cannot be read")
             if spool.damaged:
-                text = f"{folder}: {spool.damaged} damaged events were passed over"
+                text = f"{folder}: at least {spool.damaged} damaged events were passed over"
                 self._listener.spool_damaged(text)
         return self._spool
+
+    def _tell_gone(self) -> None:
+        while self._spool is not None and self._spool.gone:
+            path, count = self._spool.gone.pop(0)
+            self._listener.spool_damaged(f"{path}: {count} events cannot be read from it any more")
+
+    def _is_left_unopened(self) -> bool:
+        """Whether entries of an earlier process wait, and no other process sends them."""
+        return self._spool is None and self._folder is not None and is_abandoned(self._folder)
 
     def _tell_dropped(self, dropped: list[bytes]) -> None:
         if dropped:

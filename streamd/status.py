@@ -22,7 +22,7 @@ class StatusStream:
         self._publisher = Publisher(config, self, "status")
         self._session = time.time_ns() // 1_000_000
         self._count = 0
-        self._log = get_logger()
+        self._log = get_logger(worker="status")
 
     def start(self) -> None:
         """Starts sending."""

@@ -1,5 +1,6 @@
 """The log's own file: what is appended by several processes, put aside, moved away."""
 
+import errno
 import os
 import shutil
 import threading
@@ -67,6 +68,32 @@ def test_many_writers_put_it_aside_without_losing_a_line(tmp_path: Path) -> None
     assert len(files) > 2
     written = [line for file in files for line in lines(file)]
     assert sorted(written) == sorted(f"{name} {n}" for name in range(4) for n in range(300))
+
+
+def test_a_file_that_cannot_be_renamed_takes_every_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "streamd.jsonl"
+    one, other = (LogFile(path, max_bytes=10, kept=3) for _ in range(2))
+    for number in range(6):
+        write(one, f"line {number}")
+    replace = Path.replace
+
+    def mounted(source: Path, target: Path) -> Path:
+        if source == path:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", mounted)
+        for number in range(6, 20, 2):
+            write(one, f"line {number}")
+            write(other, f"line {number + 1}")
+    assert lines(path) == [f"line {number}" for number in range(4, 20)]
+    assert lines(Path(f"{path}.2")) == ["line 2", "line 3"]
+    assert lines(Path(f"{path}.3")) == ["line 0", "line 1"]
+    write(one, "last")
+    assert lines(path) == ["last"]
 
 
 def test_it_comes_back_once_its_place_can_be_written_again(tmp_path: Path) -> None:

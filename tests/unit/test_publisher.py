@@ -17,7 +17,7 @@ from streamd.errors import SpoolError
 from streamd.publisher import Publisher
 from streamd.redis_client import Unreachable
 from streamd.spool import Spool
-from streamd.spooler import Entry, spool_folder, waiting_for_another
+from streamd.spooler import Entry, Spooler, spool_folder, waiting_for_another
 
 PATIENCE_S = 30.0
 
@@ -232,6 +232,49 @@ def test_what_stays_on_disk_is_sent_by_the_next_process_first(
     assert not books.losses
 
 
+def test_what_an_earlier_process_left_comes_first_also_where_the_disk_fails_at_the_start(
+    tmp_path: Path, streams: FakeStreams, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams.down = True
+    out = publisher(config_at(tmp_path), books, streams)
+    out.put(entries(0, 20))
+    books.wait_until(up=False)
+    assert out.close(PATIENCE_S) == 20
+    streams.down = False
+    lock, tries = Spool._lock, threading.Semaphore(0)
+
+    def full(spool: Spool) -> int:
+        tries.release()
+        raise SpoolError("No space left on device")
+
+    monkeypatch.setattr(Spool, "_lock", full)
+    out = publisher(config_at(tmp_path), Books(), streams)
+    out.put(entries(20, 25))
+    for _ in range(5):
+        assert tries.acquire(timeout=PATIENCE_S)
+    assert not streams.ids
+    monkeypatch.setattr(Spool, "_lock", lock)
+    streams.wait_for(25)
+    assert out.close(PATIENCE_S) == 0
+    assert streams.ids == ids(0, 25)
+
+
+def test_what_another_process_sends_is_not_waited_for(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    away = FakeStreams()
+    away.down = True
+    other = publisher(config_at(tmp_path), books, away)
+    other.put(entries(0, 20))
+    books.wait_until(up=False)
+    out = publisher(config_at(tmp_path), Books(), streams)
+    out.put(entries(20, 25))
+    streams.wait_for(5)
+    out.close(PATIENCE_S)
+    other.close(0.0)
+    assert streams.ids == ids(20, 25)
+
+
 def test_a_killed_process_loses_nothing_that_it_had_kept_and_repeats_nothing(
     tmp_path: Path, streams: FakeStreams, books: Books
 ) -> None:
@@ -249,6 +292,22 @@ def test_a_killed_process_loses_nothing_that_it_had_kept_and_repeats_nothing(
     successor.close(PATIENCE_S)
     out.close(0.0)
     assert again.ids == ids(0, 600)
+
+
+def test_a_disk_far_behind_the_deliveries_repeats_nothing(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    streams.down = True
+    out = publisher(config_at(tmp_path), books, streams)
+    out.put(entries(0, 2000))
+    books.wait_until(up=False)
+    out.close(0.0)
+    streams.down = False
+    streams.entries += [("s", id_) for id_ in ids(0, 1500)]
+    out = publisher(config_at(tmp_path), Books(), streams)
+    streams.wait_for_id("gate:1:1999")
+    out.close(PATIENCE_S)
+    assert streams.ids == ids(0, 2000)
 
 
 def test_a_full_spool_gives_up_the_oldest(
@@ -296,6 +355,84 @@ def test_what_a_full_disk_leaves_in_memory_stays_behind_what_is_on_it(
     assert books.unusable == ["No space left on device"]
 
 
+class HeldStreams(FakeStreams):
+    """A Redis that lets the next `add` wait, and then fails it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hold = False
+        self.held, self.release = threading.Event(), threading.Event()
+
+    def add(self, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str | None]:
+        self.ping()
+        if self.hold:
+            self.hold = False
+            self.held.set()
+            self.release.wait(PATIENCE_S)
+            raise Unreachable("timed out")
+        return super().add(entries)
+
+
+def test_a_disk_that_recovers_during_a_send_does_not_change_the_order(
+    tmp_path: Path, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = HeldStreams()
+    append, is_full = Spool.append, True
+
+    def maybe_full(spool: Spool, records: Sequence[bytes]) -> list[bytes]:
+        if is_full:
+            raise SpoolError("No space left on device")
+        return append(spool, records)
+
+    monkeypatch.setattr(Spool, "append", maybe_full)
+    now_s = 0.0
+    out = Publisher(
+        config_at(tmp_path),
+        books,
+        "test",
+        streams=streams,
+        backoff=Backoff(first_s=0.0, longest_s=0.0),
+        clock_s=lambda: now_s,
+    )
+    out.start()
+    streams.down = True
+    out.put(entries(0, 3))
+    books.wait_until(up=False)
+    streams.hold, streams.down = True, False
+    assert streams.held.wait(PATIENCE_S)  # they are being sent from memory
+    now_s, is_full = 2.0, False
+    out.put(entries(3, 6))
+    streams.release.set()
+    streams.wait_for(6)
+    out.close(PATIENCE_S)
+    assert streams.ids == ids(0, 6)
+
+
+def test_a_disk_that_stays_full_is_told_once(
+    tmp_path: Path, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    spool = Spooler(tmp_path / "spool", config_at(tmp_path), books, clock_s=lambda: now_s)
+    assert spool.append(entries(0, 1))
+
+    def full(self: Spool, records: Sequence[bytes]) -> list[bytes]:
+        raise SpoolError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "append", full)
+        for _ in range(5):
+            now_s += 2.0
+            spool.sync()
+            assert not spool.append(entries(1, 2))
+    assert books.unusable == ["No space left on device"]
+    now_s += 2.0
+    assert spool.append(entries(1, 2))
+    monkeypatch.setattr(Spool, "append", full)
+    assert not spool.append(entries(2, 3))
+    assert len(books.unusable) == 2
+    spool.close()
+
+
 @pytest.mark.parametrize("folder", [None, "file/spool"])
 def test_without_a_disk_memory_keeps_the_newest(
     tmp_path: Path, streams: FakeStreams, books: Books, folder: str | None
@@ -341,6 +478,44 @@ def test_one_that_cannot_be_sent_at_the_end_is_lost_without_a_disk(
     assert books.losses == [(id_, "stopped while Redis was away") for id_ in ids(0, 3)]
 
 
+def test_the_end_does_not_wait_for_a_slow_redis_where_there_is_a_disk(
+    tmp_path: Path, books: Books
+) -> None:
+    streams = HeldStreams()
+    out = publisher(config_at(tmp_path, backlog_events=10), books, streams)
+    books.wait_until(up=True)
+    streams.hold = True
+    out.put(entries(0, 5))
+    assert streams.held.wait(PATIENCE_S)
+    out.put(entries(5, 20))  # more than half of what memory may hold
+    blocked = threading.Thread(target=out.put, args=(entries(20, 30),))
+    blocked.start()
+    blocked.join(0.1)
+    assert blocked.is_alive()
+    out.closes_within(0.0)
+    blocked.join(PATIENCE_S)
+    out.put(entries(30, 40))
+    assert out.close(PATIENCE_S) == 40
+    streams.release.set()
+    assert books.kept_ids == ids(0, 40)
+    assert not books.losses
+    out = publisher(config_at(tmp_path), Books(), streams)
+    streams.wait_for(40)
+    out.close(PATIENCE_S)
+    assert streams.ids == ids(0, 40)
+
+
+def test_all_that_is_put_near_the_end_is_sent_in_time(streams: FakeStreams, books: Books) -> None:
+    out = publisher(config_at(None), books, streams)
+    out.closes_within(PATIENCE_S)
+    for n in range(5):
+        out.put(entries(n, n + 1))
+        streams.wait_for(n + 1)
+    assert out.close(PATIENCE_S) == 0
+    assert streams.ids == ids(0, 5)
+    assert not books.losses
+
+
 def test_another_redis_has_another_folder_and_a_new_password_has_not(tmp_path: Path) -> None:
     def folder(url: str, **settings: Any) -> Path | None:
         return spool_folder(config_at(tmp_path, url=url, **settings), "inference-0")
@@ -382,7 +557,29 @@ def test_what_is_damaged_on_disk_is_told_and_the_rest_is_sent(
     streams.wait_for(2)
     out.close(PATIENCE_S)
     assert streams.ids == ids(1, 3)
-    assert later.damaged == [f"{segment.parent}: 1 damaged events were passed over"]
+    assert later.damaged == [f"{segment.parent}: at least 1 damaged events were passed over"]
+
+
+def test_a_file_that_is_gone_from_the_disk_is_told_and_the_rest_is_sent(
+    tmp_path: Path, streams: FakeStreams, books: Books
+) -> None:
+    streams.down = True
+    out = publisher(config_at(tmp_path, max_mb=0.1), books, streams)
+    out.put(entries(0, 5))
+    books.wait_until(up=False)
+    for n in range(5, 300):
+        out.put(entries(n, n + 1))
+    gone = sorted(tmp_path.rglob("*.log"))[1]
+    gone.unlink()
+    streams.down = False
+    streams.wait_for_id("gate:1:299")
+    assert out.close(PATIENCE_S) == 0
+    count = 300 - len(streams.ids)
+    assert count > 0
+    assert books.damaged == [f"{gone}: {count} events cannot be read from it any more"]
+    assert [id_ for id_ in ids(0, 300) if id_ in streams.ids] == streams.ids
+    assert books.on_disk == 0
+    assert not books.losses
 
 
 def test_what_waits_for_another_redis_is_found(tmp_path: Path, streams: FakeStreams) -> None:

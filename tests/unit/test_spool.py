@@ -144,6 +144,37 @@ def test_a_flipped_bit_costs_one_record_and_is_told(tmp_path: Path) -> None:
         assert drained(recovered, step=2) == expected
 
 
+@pytest.mark.parametrize("bit", range(64))
+def test_a_flipped_bit_of_a_header_costs_one_record_and_is_told(tmp_path: Path, bit: int) -> None:
+    spool = opened(tmp_path, max_bytes=16 * 4096)
+    spool.append(numbered(200, size=60))
+    spool.append([b"in another segment"])
+    spool.close()
+    segment = segments(tmp_path)[0]
+    data = bytearray(segment.read_bytes())
+    data[68 * 100 + bit // 8] ^= 1 << bit % 8
+    segment.write_bytes(data)
+    spool = opened(tmp_path)
+    assert spool.damaged == 1
+    expected = numbered(200, size=60)
+    del expected[100]
+    assert drained(spool) == [*expected, b"in another segment"]
+
+
+def test_what_is_too_large_for_a_torn_record_is_told(tmp_path: Path) -> None:
+    for number, start in enumerate([numbered(2), []]):
+        spool = opened(tmp_path)
+        spool.append(start or [b"x"])
+        (*_, segment) = segments(tmp_path)
+        spool.close()
+        segment.write_bytes((segment.read_bytes() if start else b"") + b"\0" * (2 << 20))
+        spool = opened(tmp_path)
+        assert spool.damaged == 1
+        assert len(spool.put_aside) == number
+        assert drained(spool) == start
+        spool.close()
+
+
 @pytest.mark.parametrize("junk", [b"", b"\0" * 100, b"\xff" * 100, b"junk"])
 def test_what_is_no_segment_is_passed_over(tmp_path: Path, junk: bytes) -> None:
     spool = opened(tmp_path)
@@ -275,6 +306,93 @@ def test_a_segment_that_cannot_be_read_is_put_aside(tmp_path: Path, disk: Failin
     assert spool.put_aside == [first.with_suffix(".unreadable")]
     assert spool.put_aside[0].stat().st_size > 4096
     assert drained(spool) == [b"later"]
+
+
+def test_a_segment_that_is_gone_is_given_up_at_once(tmp_path: Path) -> None:
+    spool = opened(tmp_path, max_bytes=16 * 4096)
+    spool.append(numbered(60))  # they fill a segment
+    spool.append([b"later"])
+    first = segments(tmp_path)[0]
+    first.unlink()
+    assert spool.peek(9) == [b"later"]
+    assert spool.gone == [(first, 60)]
+    assert len(spool) == 1
+    assert drained(spool) == [b"later"]
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_what_comes_after_the_only_segment_is_gone_is_kept(tmp_path: Path, removed: bool) -> None:
+    folder = tmp_path / "spool"
+    spool = opened(folder)
+    spool.append(numbered(3))
+    if removed:
+        shutil.rmtree(folder)
+    else:
+        segments(folder)[0].unlink()
+    assert (spool.peek(9), len(spool)) == ([], 0)
+    assert [count for _, count in spool.gone] == [3]
+    spool.append([b"later"])
+    assert drained(opened(crashed(folder, tmp_path / "copy"))) == drained(spool) == [b"later"]
+
+
+def test_what_was_read_before_its_segment_was_gone_is_not_lost(tmp_path: Path) -> None:
+    spool = opened(tmp_path, max_bytes=2 * 4096)
+    spool.append(numbered(60))
+    spool.append([b"later"])
+    assert len(spool.peek(9)) == 9
+    spool.put_back()
+    segments(tmp_path)[0].unlink()
+    assert spool.peek(9) == numbered(9)
+    spool.remove()
+    assert spool.append([b"x" * 3000]) == numbered(60)[9:]
+    assert not spool.gone
+
+
+@pytest.mark.parametrize("by", ["peek", "append"])
+def test_a_segment_that_stays_unreadable_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    now_s = 0.0
+    spool = Spool(tmp_path, max_bytes=3 * 4096, fsync="never", clock_s=lambda: now_s)
+    spool.append(numbered(60))
+    spool.append([b"more".ljust(3000)])
+    first, read = segments(tmp_path)[0], Path.read_bytes
+
+    def rotten(path: Path) -> bytes:
+        if path == first:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", rotten)
+    spool.append([b"too large".ljust(3500)])
+    for later_s in (0.0, 1.0, 3.0):
+        now_s += later_s
+        with pytest.raises(SpoolError, match="Input/output error"):
+            spool.peek(9) if by == "peek" else spool.append([b"not stored"])
+    now_s = 6.0
+    if by == "peek":
+        assert spool.peek(1) == [b"more".ljust(3000)]
+    else:
+        assert spool.append([b"stored"]) == []
+    assert spool.gone == [(first, 60)]
+    assert first.with_suffix(".unreadable").stat().st_size > 6000
+    expected = [b"more".ljust(3000), b"too large".ljust(3500), b"stored"]
+    assert drained(spool) == expected[: len(expected) - (by == "peek")]
+    assert len(spool) == 0
+
+
+def test_records_that_rot_in_a_running_one_are_counted(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.append(numbered(3))
+    (segment,) = segments(tmp_path)
+    data = bytearray(segment.read_bytes())
+    data[20] ^= 4
+    segment.write_bytes(data)
+    assert spool.peek(9) == numbered(3)[1:]
+    assert spool.gone == [(segment, 1)]
+    spool.append([b"later"])
+    assert drained(spool) == [*numbered(3)[1:], b"later"]
+    assert len(spool) == 0
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
