@@ -14,6 +14,7 @@ from streamd.errors import SpoolError
 from streamd.spool import Spool, is_abandoned, segments_of
 
 _AGAIN_AFTER_S = 1.0
+_OPENED_WITHIN_S = 60.0
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -82,6 +83,7 @@ class Spooler:
         self._clock_s = clock_s
         self._spool: Spool | None = None
         self._failed_s: float | None = None
+        self._unopened_since_s = 0.0
         self._oldest_ms = 0
 
     def __len__(self) -> int:
@@ -192,8 +194,15 @@ class Spooler:
             self._listener.spool_damaged(f"{path}: {count} events cannot be read from it any more")
 
     def _is_left_unopened(self) -> bool:
-        """Whether entries of an earlier process wait, and no other process sends them."""
-        return self._spool is None and self._folder is not None and is_abandoned(self._folder)
+        """Whether entries of an earlier process wait, and no other process sends them.
+
+        Not for ever: on a disk that stays read-only, say, what is new goes first after a while.
+        """
+        if self._spool is not None or self._folder is None or not is_abandoned(self._folder):
+            return False
+        now_s = self._clock_s()
+        self._unopened_since_s = self._unopened_since_s or now_s
+        return now_s - self._unopened_since_s < _OPENED_WITHIN_S
 
     def _tell_dropped(self, dropped: list[bytes]) -> None:
         if dropped:

@@ -1,5 +1,6 @@
 """Each event once and in order, whatever Redis, the disk and this process do."""
 
+import itertools
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -257,6 +258,36 @@ def test_what_an_earlier_process_left_comes_first_also_where_the_disk_fails_at_t
     streams.wait_for(25)
     assert out.close(PATIENCE_S) == 0
     assert streams.ids == ids(0, 25)
+
+
+def test_a_disk_that_stays_closed_does_not_hold_up_what_is_new_for_ever(
+    tmp_path: Path, streams: FakeStreams, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams.down = True
+    out = publisher(config_at(tmp_path), books, streams)
+    out.put(entries(0, 20))
+    books.wait_until(up=False)
+    out.close(0.0)
+    streams.down = False
+
+    def read_only(spool: Spool) -> int:
+        raise SpoolError("Read-only file system")
+
+    monkeypatch.setattr(Spool, "_lock", read_only)
+    times = itertools.count(1.0, 10.0)
+    out = Publisher(
+        config_at(tmp_path),
+        Books(),
+        "test",
+        streams=streams,
+        backoff=Backoff(first_s=0.0, longest_s=0.0),
+        clock_s=lambda: next(times),
+    )
+    out.start()
+    out.put(entries(20, 25))
+    streams.wait_for(5)
+    out.close(PATIENCE_S)
+    assert streams.ids == ids(20, 25)
 
 
 def test_what_another_process_sends_is_not_waited_for(
