@@ -181,7 +181,11 @@ class ContainerFeed:
         limits = {"max_pixels": str(MAX_PIXELS)}
         try:
             container = av.open(
-                name, options=options | limits, timeout=timeouts, hwaccel=accelerator.hwaccel()
+                name,
+                options=options | limits,
+                timeout=timeouts,
+                hwaccel=accelerator.hwaccel(),
+                metadata_errors="replace",  # names and titles come in whatever encoding
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             # A server that says nothing until our time-out gives InvalidDataError.

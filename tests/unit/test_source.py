@@ -1,3 +1,7 @@
+from pathlib import Path
+
+import av
+import numpy as np
 import pytest
 
 from streamd.config import CameraConfig
@@ -65,3 +69,18 @@ def test_a_host_that_is_unknown_is_named(scheme: str) -> None:
     with pytest.raises(SourceError) as raised:
         source_for(camera).open()
     assert str(raised.value) == "unreachable: unknown host camera.invalid"
+
+
+def test_a_title_that_is_no_utf8_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "gate.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "XXXXXX"
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+        container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"XXXXXX", b"Einf\xfch"))
+    feed = source_for(CameraConfig(id="gate", url=str(path))).open()
+    assert feed.info.codec == "mpeg4"
+    feed.close()
