@@ -81,7 +81,7 @@ class Decoder:
         self._context.flags |= Flags.copy_opaque
         self.strict = strict and self._context.name in _CONCEALING
         if self.strict:
-            self._context.options = {"err_detect": "explode"}
+            self._context.options = self._context.options | {"err_detect": "explode"}
         self._clock = clock
         is_rtsp = stream.container.format.name == "rtsp"
         self._reports = SenderReports(rtsp=is_rtsp, time_base=stream.time_base)

@@ -153,6 +153,18 @@ def test_a_sloppy_camera_is_refused_by_a_strict_decoder_only(clips: dict[str, Pa
     assert len(lenient) == FRAMES
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_the_source_forbade_its_decoder_stays_forbidden(
+    clips: dict[str, Path], strict: bool
+) -> None:
+    with av.open(str(clips["mjpeg"])) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.options = {"max_pixels": str(96 * 64 - 1)}
+        decoder = Decoder(stream, FakeClock(), strict=strict)
+        results = [decoder.decode(whole(packet)) for packet in container.demux(stream)]
+    assert not any(one.frames for one in results)
+
+
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 @pytest.mark.parametrize("needed", [(0, 5, 6, 8, 16), (0, 12, 13, 16)])
 def test_what_was_skipped_is_made_up_for_where_it_is_needed(
