@@ -11,11 +11,14 @@ from av.video.stream import VideoStream
 
 from streamd.access_units import Picture
 from streamd.clock import Clock
+from streamd.errors import Reason, SourceError
 from streamd.rtcp import SenderReports
 
 # These decoders conceal damage without a mark unless they are told to give up on it.
 _CONCEALING = ("hevc", "mjpeg")
 _KEYFRAMES_TO_REFUSE = 3
+# In these pixel formats swscale does not fail, but aborts the process.
+_FATAL_FORMATS = ("yaf32le", "yaf32be")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,10 @@ class Decoder:
         self._skipped.append((picture, origin))
 
     def decode(self, picture: Picture) -> Decoded:
-        """The frames that `picture` completes; the last, empty one gives the delayed ones."""
+        """The frames that `picture` completes; the last, empty one gives the delayed ones.
+
+        Raises SourceError where they are of a pixel format that nothing here can handle.
+        """
         origin = self._origin(picture)
         began = time.thread_time_ns()
         self._make_up_for_skipped(picture)
@@ -201,6 +207,9 @@ class Decoder:
         self._damage = min(first, number), max(last, number)
 
     def _dated(self, image: av.VideoFrame, origin: _Origin) -> DecodedFrame:
+        if image.format.name in _FATAL_FORMATS:
+            what = f"has pictures of pixel format {image.format.name}"
+            raise SourceError(Reason.CODEC_UNSUPPORTED, what)
         pts_s = _seconds(image.pts, image.time_base)
         return DecodedFrame(
             image,

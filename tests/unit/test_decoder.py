@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from streamd.access_units import Packet, Picture
 from streamd.decoder import Decoded, DecodedFrame, Decoder
+from streamd.errors import SourceError
 
 from .fakes import FakeClock
 
@@ -163,6 +164,14 @@ def test_what_the_source_forbade_its_decoder_stays_forbidden(
         decoder = Decoder(stream, FakeClock(), strict=strict)
         results = [decoder.decode(whole(packet)) for packet in container.demux(stream)]
     assert not any(one.frames for one in results)
+
+
+def test_a_pixel_format_that_would_abort_the_process_is_refused(
+    clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamd.decoder._FATAL_FORMATS", ("yuv420p",))
+    with pytest.raises(SourceError, match=r"codec_unsupported: has pictures of .* yuv420p"):
+        frames_of(decoded(clips["h264"]))
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
