@@ -1,14 +1,26 @@
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import av
+import av.error
 import numpy as np
 import pytest
 
 from streamd.config import CameraConfig
 from streamd.config.section import local_path
-from streamd.errors import SourceError
+from streamd.errors import Reason, SourceError
 from streamd.ingest import backoff_of
-from streamd.source import FileSource, HttpSource, RtspSource, source_for
+from streamd.source import (
+    ContainerFeed,
+    FileSource,
+    HttpSource,
+    RtspSource,
+    StreamInfo,
+    source_for,
+)
 
 
 @pytest.mark.parametrize(
@@ -84,3 +96,47 @@ def test_a_title_that_is_no_utf8_is_no_obstacle(tmp_path: Path) -> None:
     feed = source_for(CameraConfig(id="gate", url=str(path))).open()
     assert feed.info.codec == "mpeg4"
     feed.close()
+
+
+OURS = SimpleNamespace(name="the video")
+OTHERS = SimpleNamespace(name="its sound")
+
+
+def played(
+    monkeypatch: pytest.MonkeyPatch, packets: Iterator[Any], *, live: bool = True
+) -> Iterator[Any]:
+    """The pictures of a feed, whose every read takes a second and which stalls after five."""
+    now_s = itertools.count()
+    monkeypatch.setattr("streamd.source.time.monotonic", lambda: float(next(now_s)))
+    container = SimpleNamespace(demux=lambda: packets, format=SimpleNamespace(name="mpegts"))
+    info = StreamInfo("mpeg2video", 25.0, live)
+    return ContainerFeed(cast("Any", container), cast("Any", OURS), info, 5.0).pictures()
+
+
+def packet_of(stream: object) -> Any:
+    return SimpleNamespace(stream=stream, pts=0, size=9, is_keyframe=True)
+
+
+def test_a_stream_whose_others_flow_on_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = itertools.chain([packet_of(OURS)], itertools.repeat(packet_of(OTHERS)))
+    pictures = played(monkeypatch, flow)
+    assert next(pictures).first.stream is OURS
+    with pytest.raises(SourceError, match="stalled: no packet for 5 s"):
+        next(pictures)
+
+
+def breaks_off(after_reads: int) -> Iterator[Any]:
+    yield from [packet_of(OTHERS)] * (after_reads - 1)
+    raise av.error.OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("after_reads", "live", "reason"),
+    [(5, True, Reason.STALLED), (1, True, Reason.ENDED), (5, False, Reason.UNREACHABLE)],
+)
+def test_whatever_error_comes_of_a_read_that_timed_out_it_is_a_stall(
+    monkeypatch: pytest.MonkeyPatch, after_reads: int, live: bool, reason: Reason
+) -> None:
+    with pytest.raises(SourceError) as raised:
+        next(played(monkeypatch, breaks_off(after_reads), live=live))
+    assert raised.value.reason is reason
