@@ -127,15 +127,15 @@ def television(path: Path) -> list[bytes]:
     with av.open(str(path), "w", format="mpegts") as container:
         video = container.add_stream("libx264", rate=10, options={"tune": "zerolatency"})
         video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
-        audio = container.add_stream("aac", rate=8000)
+        audio = container.add_stream("aac", rate=48000)
         for at in range(100):
             if at < 20:
                 picture = av.VideoFrame.from_ndarray(np.full((120, 160, 3), at, np.uint8), "rgb24")
                 picture.pts, picture.time_base = at, Fraction(1, 10)
                 container.mux(video.encode(picture))
-            noise = np.random.default_rng(at).integers(-3000, 3000, (1, 800), np.int16)
+            noise = np.random.default_rng(at).integers(-3000, 3000, (1, 4800), np.int16)
             sound = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
-            sound.sample_rate, sound.pts, sound.time_base = 8000, 800 * at, Fraction(1, 8000)
+            sound.sample_rate, sound.pts, sound.time_base = 48000, 4800 * at, Fraction(1, 48000)
             container.mux(audio.encode(sound))
     data = path.read_bytes()
     step = 188 * max(1, len(data) // 188 // 100)
