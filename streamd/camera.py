@@ -99,6 +99,7 @@ class Camera:
     def run_once(self) -> None:
         """Reads the source to its end, a looped file for ever. Raises SourceError if it fails."""
         self._online_ns = None
+        self._strict, self._refused = True, False
         while True:
             feed = self._source.open()
             self._recording = not feed.info.live
@@ -124,7 +125,10 @@ class Camera:
         return True
 
     def _was_too_strict(self) -> bool:
-        """Whether the camera's pictures are such that only a decoder that conceals takes them."""
+        """Whether the camera's pictures are such that only a decoder that conceals takes them.
+
+        A bad line looks the same, so this holds for one connection only.
+        """
         refused, self._refused = self._refused, False
         self._strict = self._strict and not refused
         return refused

@@ -533,6 +533,19 @@ def test_a_camera_whose_every_jpeg_is_sloppy_is_read_by_a_decoder_that_conceals(
     assert rig.writer.damaged == 3
 
 
+def test_a_bad_line_at_one_connection_does_not_make_its_decoder_conceal_at_the_next(
+    tmp_path: Path,
+) -> None:
+    jpegs = tmp_path / "clip.mkv"
+    write_clip(jpegs, "mjpeg", {}, "yuvj420p")
+    sloppy = partial(FakeFeed, jpegs, live=True, cut=True)
+    rig = Rig(*[sloppy] * 4)
+    rig.run_until_openings_end()
+    assert rig.states == [*[CONNECTING, ONLINE, OFFLINE] * 2, STOPPED]
+    assert len(rig.writer.captures) == 2 * FRAMES
+    assert rig.writer.damaged == 2 * 3, "each connection began with a decoder that is strict"
+
+
 def test_packets_that_never_make_a_frame_are_a_stall_and_are_counted_as_damaged(
     clip: Path,
 ) -> None:
