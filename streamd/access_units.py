@@ -161,6 +161,9 @@ class AccessUnits:
                 self._rule.was_broken()
             picture = self._picture = Picture(piece, pts)
             self._rule.begin()
+        elif pts != picture.pts:
+            # Nor is it a keyframe for what came before its first slice: that one's may be lost.
+            picture.first, picture.pts, picture.is_keyframe = piece, pts, False
         self._given_early = None
         picture.append(data, begun)
         begins = begun is not None
@@ -179,9 +182,16 @@ class AccessUnits:
 
 
 def _begins_another(picture: Picture, pts: int | None, begun: _Begun | None) -> bool:
-    """Some cameras give two pictures one timestamp."""
-    begins = begun is not None and begun.is_picture and picture.slices > 0
-    return begins or pts != picture.pts
+    """Some cameras give two pictures one timestamp, and some what precedes slices one of its own.
+
+    A piece that goes on with a NAL unit whose beginning was lost is a picture's.
+    """
+    if picture.slices:
+        return pts != picture.pts or (begun is not None and begun.is_picture)
+    if pts == picture.pts:
+        return False
+    headers = begun is not None and picture.size < _BEFORE_SLICES
+    return not (headers and all(piece.startswith(_START) for piece in picture.pieces))
 
 
 def _read_h264(data: bytes) -> _Begun:
