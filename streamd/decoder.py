@@ -172,7 +172,11 @@ class Decoder:
     def _origin(self, picture: Picture) -> _Origin:
         wall_ns, monotonic_ns = self._clock.time_ns(), self._clock.monotonic_ns()
         self._packets += 1
-        camera_ns = self._reports.capture_ns(picture.first, monotonic_ns) if picture.size else None
+        camera_ns = None
+        if picture.size:
+            camera_ns = self._reports.capture_ns(
+                picture.first, monotonic_ns, reported_after=picture.was_reported_in
+            )
         return _Origin(self._packets, picture.is_keyframe, wall_ns, monotonic_ns, camera_ns)
 
     def _sorted(self, images: list[av.VideoFrame], latest: _Origin, cpu_ns: int) -> Decoded:

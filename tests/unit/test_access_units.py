@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -205,6 +206,33 @@ def test_a_recovery_point_whose_picture_was_lost_makes_no_keyframe_of_the_next_o
     stream = [Piece(START + SEI + b"\x06\x01\xc4\x80", 0), *pieces(picture(900), 3600)]
     ((_, found),) = fed(AccessUnits("h264"), stream)
     assert not found.is_keyframe
+
+
+@dataclass(frozen=True)
+class FakePacket:
+    """A piece and what FFmpeg attaches to it."""
+
+    piece: Piece
+    attached: tuple[str, ...]
+
+    @property
+    def pts(self) -> int:
+        return self.piece.pts
+
+    def __bytes__(self) -> bytes:
+        return self.piece.data
+
+    def iter_sidedata(self) -> Iterator[Any]:
+        return iter([SimpleNamespace(data_type=kind) for kind in self.attached])
+
+
+def test_a_report_that_comes_inside_a_picture_is_seen() -> None:
+    units, found = AccessUnits("h264"), []
+    for number, piece in enumerate(stream_of(STEADY[1:4])):
+        # The first piece of the second picture, and the second one of the third.
+        attached = ("rtcp_sr", "prft") if number in (2, 5) else ("prft",)
+        found += units.add(cast("Packet", FakePacket(piece, attached)))
+    assert [one.was_reported_in for one in [*found, *units.rest()]] == [False, False, True]
 
 
 def test_what_no_picture_can_be_is_not_gathered_for_ever() -> None:

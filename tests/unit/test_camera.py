@@ -477,7 +477,9 @@ class ToldTimes:
     camera_ns: Callable[[int], int | None]
     asked: int = -1
 
-    def capture_ns(self, packet: object, monotonic_ns: int) -> int | None:
+    def capture_ns(
+        self, packet: object, monotonic_ns: int, *, reported_after: bool = False
+    ) -> int | None:
         self.asked += 1
         return self.camera_ns(self.asked)
 
