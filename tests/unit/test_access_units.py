@@ -248,10 +248,27 @@ def test_of_another_codec_a_new_timestamp_tells_the_end() -> None:
     assert given_at == [(3 * at + 3, at, 2816) for at in range(50)]
 
 
-def test_a_recovery_point_is_a_keyframe() -> None:
-    stream = stream_of([[SEI + b"\x06\x01\xc4\x80", *picture(900)], picture(900), picture(10)])
-    keys = [packet.is_keyframe for packet in joined(AccessUnits("h264"), stream)]
-    assert keys == [True, False, False]
+@pytest.mark.parametrize(
+    ("messages", "is_key", "recovers_after"),
+    [
+        (b"\x06\x01\xc4\x80", True, 0),
+        (b"\x01\x02\x06\x06\x06\x01\xc4\x80", True, 0),  # after the time of the picture
+        (b"\x06\x02\x1f\x10\x80", False, 14),
+        (b"\x06\x01\x08\x80", False, 0),  # cut off
+        (b"\x05\xff\x20\x06\x01\xc4", False, 0),
+        (b"\x01\x09\x06", False, 0),
+        (b"\x01\x01\x06\x80", False, 0),
+    ],
+)
+def test_a_recovery_point_is_a_keyframe_unless_pictures_are_refreshed_part_by_part(
+    messages: bytes, is_key: bool, recovers_after: int
+) -> None:
+    stream = stream_of([[SEI + messages, *picture(900)], picture(900), picture(10)])
+    found = [one for _, one in fed(AccessUnits("h264"), stream)]
+    assert [one.is_keyframe for one in found] == [is_key, False, False]
+    assert [one.recovers_after for one in found] == [recovers_after, 0, 0]
+    whole = Picture.whole(found[0].packet(), "h264")
+    assert (whole.is_keyframe, whole.recovers_after) == (is_key, recovers_after)
 
 
 @pytest.fixture(scope="module")

@@ -44,11 +44,10 @@ ENCODERS = {
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Moving noise, so that damage shows and spreads; a keyframe every GROUP frames."""
     folder = tmp_path_factory.mktemp("clips")
-    return {name: write_noise(folder / f"{name}.mkv", name) for name in ENCODERS}
+    return {name: write_noise(folder / f"{name}.mkv", *how) for name, how in ENCODERS.items()}
 
 
-def write_noise(path: Path, name: str) -> Path:
-    encoder, options = ENCODERS[name]
+def write_noise(path: Path, encoder: str, options: dict[str, str]) -> Path:
     noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:
         stream = cast(VideoStream, container.add_stream(encoder, rate=10, options=options))
@@ -118,6 +117,33 @@ def test_a_damaged_keyframe_costs_its_whole_group_but_is_a_sign_of_life(
     assert numbers == [n for n in range(FRAMES) if not GROUP <= n < 2 * GROUP]
     assert damaged >= 1  # H.264's decoder keeps to itself what builds upon nothing
     assert sum(one.keyframe for one in results) == FRAMES // GROUP
+
+
+def test_damage_of_a_stream_that_is_refreshed_part_by_part_ends_when_all_is_refreshed(
+    tmp_path: Path,
+) -> None:
+    refreshed = {"preset": "veryfast", "x264-params": f"intra-refresh=1:keyint={GROUP}:bframes=0"}
+    path = write_noise(tmp_path / "refresh.mkv", "libx264", refreshed)
+
+    def results(*, damage: int | None = None) -> Iterator[Decoded]:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            decoder = Decoder(stream, FakeClock(), strict=True)
+            as_cameras_send = BitStreamFilterContext("h264_mp4toannexb", stream)
+            for number, demuxed in enumerate(container.demux(stream)):
+                (packet,) = as_cameras_send.filter(demuxed) if demuxed.size else (demuxed,)
+                packet.stream = stream
+                yield decoder.decode(whole(cut(packet) if number == damage else packet))
+
+    undamaged, _ = frames_of(results())
+    frames, damaged = frames_of(results(damage=3))
+    numbers = [round(10 * (frame.pts_s or 0)) for frame in frames]
+    again = next(number for number in numbers if number > 3)
+    assert GROUP < again <= 2 * GROUP
+    assert numbers == [0, 1, 2, *range(again, FRAMES)]
+    assert damaged == FRAMES - len(frames)
+    for number, frame in zip(numbers, frames, strict=True):
+        assert np.array_equal(frame.image.to_ndarray(), undamaged[number].image.to_ndarray())
 
 
 def test_each_jpeg_stands_for_itself(clips: dict[str, Path]) -> None:
