@@ -147,7 +147,10 @@ class Camera:
     def _read(self, feed: Feed) -> None:
         """One opened source, from its first packet to its last."""
         decoder = Decoder(feed.stream, self._clock, strict=self._strict)
-        gate = KeyframeGate(self._plan.fps if feed.info.live else None)
+        # With keyframes alone, one that comes a little late must not look like a stall.
+        gate = KeyframeGate(
+            self._plan.fps if feed.info.live else None, self._plan.stall_timeout_s / 2
+        )
         self._last_sign_ns = self._clock.monotonic_ns()
         self._had_keyframe = False
         frames = 0
