@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import av
 import av.error
 from av.container import InputContainer
-from av.stream import Discard
+from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from streamd.access_units import AccessUnits, Packet, Picture
@@ -305,9 +305,12 @@ def _tls_options(camera: CameraConfig) -> dict[str, str]:
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
-    if not container.streams.video:
+    """The first that is no cover picture; of the variants of an HLS stream, the best."""
+    videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not videos:
         raise SourceError(Reason.CODEC_UNSUPPORTED, "has no video stream")
-    stream = container.streams.video[0]
+    best = container.streams.best("video") if container.format.name == "hls" else None
+    stream = next((video for video in videos if video is best), videos[0])
     # PyAV leaves the context out where FFmpeg has no decoder, against its own annotation.
     if cast(object, stream.codec_context) is None:
         raise SourceError(Reason.CODEC_UNSUPPORTED, "has video of an unknown codec")

@@ -8,6 +8,7 @@ import av
 import av.error
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from streamd.config import CameraConfig
 from streamd.config.section import local_path
@@ -19,6 +20,7 @@ from streamd.source import (
     HttpSource,
     RtspSource,
     StreamInfo,
+    _video_stream,
     source_for,
 )
 
@@ -140,3 +142,44 @@ def test_whatever_error_comes_of_a_read_that_timed_out_it_is_a_stall(
     with pytest.raises(SourceError) as raised:
         next(played(monkeypatch, breaks_off(after_reads), live=live))
     assert raised.value.reason is reason
+
+
+def video(*, cover: bool = False) -> Any:
+    context = SimpleNamespace(width=64, height=48)
+    return SimpleNamespace(
+        codec_context=context, disposition=Disposition.attached_pic if cover else Disposition(0)
+    )
+
+
+class Streams:
+    """Of a container, of which FFmpeg thinks the last is the best."""
+
+    def __init__(self, *videos: Any) -> None:
+        self.video = videos
+
+    def best(self, kind: str) -> Any:
+        assert kind == "video"
+        return self.video[-1]
+
+
+@pytest.mark.parametrize(
+    ("format_name", "covers", "chosen"),
+    [
+        ("mov,mp4,m4a,3gp,3g2,mj2", (True, False, False), 1),
+        ("mpegts", (False, False), 0),
+        ("hls", (False, False), 1),
+        ("hls", (False, True), 0),
+    ],
+)
+def test_of_several_videos_it_is_no_cover_and_of_variants_the_best(
+    format_name: str, covers: tuple[bool, ...], chosen: int
+) -> None:
+    videos = [video(cover=cover) for cover in covers]
+    container = SimpleNamespace(streams=Streams(*videos), format=SimpleNamespace(name=format_name))
+    assert _video_stream(cast("Any", container)) is videos[chosen]
+
+
+def test_a_cover_alone_is_no_video() -> None:
+    container = SimpleNamespace(streams=Streams(video(cover=True)))
+    with pytest.raises(SourceError, match="has no video stream"):
+        _video_stream(cast("Any", container))
