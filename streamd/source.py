@@ -305,14 +305,16 @@ def _tls_options(camera: CameraConfig) -> dict[str, str]:
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
-    """The first that is no cover picture; of the variants of an HLS stream, the best."""
+    """The first that is no cover picture; of the variants of an HLS stream, the largest."""
     videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not videos:
         raise SourceError(Reason.CODEC_UNSUPPORTED, "has no video stream")
-    best = container.streams.best("video") if container.format.name == "hls" else None
-    stream = next((video for video in videos if video is best), videos[0])
     # PyAV leaves the context out where FFmpeg has no decoder, against its own annotation.
-    if cast(object, stream.codec_context) is None:
+    known = [s for s in videos if cast(object, s.codec_context) is not None]
+    stream = videos[0]
+    if container.format.name == "hls" and known:
+        stream = max(known, key=lambda s: s.codec_context.width * s.codec_context.height)
+    if stream not in known:
         raise SourceError(Reason.CODEC_UNSUPPORTED, "has video of an unknown codec")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:

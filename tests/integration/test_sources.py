@@ -29,6 +29,7 @@ from streamd.source import source_for
 from streamd.testing.http_server import HttpServer
 from streamd.testing.rtsp_server import RtspServer
 from streamd.testing.tls_proxy import TlsProxy
+from streamd.testing.watched_camera import WatchedCamera
 
 from .harness import DaemonFactory, balanced
 from .peers import gstreamer_server
@@ -120,6 +121,20 @@ def test_rtsp_through_tls(daemon: DaemonFactory, rtsp_server: RtspServer, clip: 
         running.wait_events(5, "trusting")
         running.wait_for_log("camera_offline", camera="careful", reason="unreachable")
         assert not running.events("careful")
+
+
+def test_of_the_variants_of_an_hls_stream_the_largest_is_read(tmp_path: Path) -> None:
+    with HttpServer() as web:
+        lines = ["#EXTM3U"]
+        for width, height in ((320, 180), (640, 360)):
+            clip = write_clip(tmp_path / f"{width}.mp4", Scene(3, width, height), 2.0)
+            lines.append(f"#EXT-X-STREAM-INF:BANDWIDTH={width * 1000},RESOLUTION={width}x{height}")
+            lines.append(web.hls(f"/{width}/live.m3u8", clip.path))
+        (tmp_path / "master.m3u8").write_text("\n".join(lines))
+        url = web.file("/master.m3u8", tmp_path / "master.m3u8")
+        with WatchedCamera(url) as camera:
+            camera.wait_frames(20)
+            assert {frame.width for frame in camera.frames} == {640}
 
 
 def television(path: Path) -> list[bytes]:

@@ -144,42 +144,38 @@ def test_whatever_error_comes_of_a_read_that_timed_out_it_is_a_stall(
     assert raised.value.reason is reason
 
 
-def video(*, cover: bool = False) -> Any:
-    context = SimpleNamespace(width=64, height=48)
+def video(width: int = 64, *, cover: bool = False) -> Any:
     return SimpleNamespace(
-        codec_context=context, disposition=Disposition.attached_pic if cover else Disposition(0)
+        codec_context=SimpleNamespace(width=width, height=48),
+        disposition=Disposition.attached_pic if cover else Disposition.default,
     )
 
 
-class Streams:
-    """Of a container, of which FFmpeg thinks the last is the best."""
-
-    def __init__(self, *videos: Any) -> None:
-        self.video = videos
-
-    def best(self, kind: str) -> Any:
-        assert kind == "video"
-        return self.video[-1]
+def container_of(format_name: str, *videos: Any) -> Any:
+    return SimpleNamespace(
+        streams=SimpleNamespace(video=videos), format=SimpleNamespace(name=format_name)
+    )
 
 
 @pytest.mark.parametrize(
-    ("format_name", "covers", "chosen"),
+    ("format_name", "videos", "chosen"),
     [
-        ("mov,mp4,m4a,3gp,3g2,mj2", (True, False, False), 1),
-        ("mpegts", (False, False), 0),
-        ("hls", (False, False), 1),
-        ("hls", (False, True), 0),
+        ("mov,mp4,m4a,3gp,3g2,mj2", [video(cover=True), video(), video()], 1),
+        ("mpegts", [video(), video(128)], 0),
+        ("hls", [video(), video(128), video(128), video(32)], 1),
+        ("hls", [video(), video(128, cover=True)], 0),
     ],
 )
-def test_of_several_videos_it_is_no_cover_and_of_variants_the_best(
-    format_name: str, covers: tuple[bool, ...], chosen: int
+def test_of_several_videos_it_is_no_cover_and_of_variants_the_largest(
+    format_name: str, videos: list[Any], chosen: int
 ) -> None:
-    videos = [video(cover=cover) for cover in covers]
-    container = SimpleNamespace(streams=Streams(*videos), format=SimpleNamespace(name=format_name))
-    assert _video_stream(cast("Any", container)) is videos[chosen]
+    assert _video_stream(container_of(format_name, *videos)) is videos[chosen]
 
 
-def test_a_cover_alone_is_no_video() -> None:
-    container = SimpleNamespace(streams=Streams(video(cover=True)))
+@pytest.mark.parametrize("format_name", ["mp4", "hls"])
+def test_a_cover_or_a_video_that_cannot_be_decoded_is_no_video(format_name: str) -> None:
     with pytest.raises(SourceError, match="has no video stream"):
-        _video_stream(cast("Any", container))
+        _video_stream(container_of(format_name, video(cover=True)))
+    unknown = SimpleNamespace(codec_context=None, disposition=Disposition.default)
+    with pytest.raises(SourceError, match="has video of an unknown codec"):
+        _video_stream(container_of(format_name, unknown))
