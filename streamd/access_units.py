@@ -32,6 +32,7 @@ class _Begun(NamedTuple):
     is_picture: bool
     is_key: bool
     is_disposable: bool
+    recovers_after: int = 0
 
 
 @dataclass(slots=True)
@@ -47,16 +48,22 @@ class Picture:
     size: int = 0
     is_keyframe: bool = False
     is_disposable: bool = False  # no other picture builds upon it, as far as its codec tells
+    # With a picture that is no keyframe an encoder may begin to refresh a part of each: so many
+    # later, all is refreshed.
+    recovers_after: int = 0
     slices: int = 0
+    was_reported_in: bool = False  # a sender report of RTCP came after its first piece
     pieces: list[bytes] = field(default_factory=list)
 
     @classmethod
     def whole(cls, packet: Packet, codec: str) -> "Picture":
         """A picture that came in one packet."""
-        disposable = False
-        if codec == "h264" and packet.size:
-            disposable = _read_h264(bytes(memoryview(packet)[:_BEFORE_SLICES])).is_disposable
-        return cls(packet, packet.pts, packet.size, packet.is_keyframe, disposable)
+        if codec != "h264" or not packet.size:
+            return cls(packet, packet.pts, packet.size, packet.is_keyframe)
+        begun = _read_h264(bytes(memoryview(packet)[:_BEFORE_SLICES]))
+        # A container calls the begin of a refresh a keyframe, too.
+        key = packet.is_keyframe and (begun.is_key or not begun.recovers_after)
+        return cls(packet, packet.pts, packet.size, key, begun.is_disposable, begun.recovers_after)
 
     def append(self, piece: bytes, begun: _Begun | None) -> None:
         """Another piece, and what begins in it."""
@@ -64,6 +71,7 @@ class Picture:
         self.size += len(piece)
         if begun is not None:
             self.is_keyframe = self.is_keyframe or begun.is_key
+            self.recovers_after = self.recovers_after or begun.recovers_after
             self.is_disposable = begun.is_disposable if not self.slices else self.is_disposable
             self.slices += begun.slices
 
@@ -161,6 +169,12 @@ class AccessUnits:
                 self._rule.was_broken()
             picture = self._picture = Picture(piece, pts)
             self._rule.begin()
+        else:
+            picture.was_reported_in |= _has_report(piece)
+        if pts != picture.pts:
+            # Nor is it a keyframe for what came before its first slice: that one's may be lost.
+            picture.first, picture.pts = piece, pts
+            picture.is_keyframe, picture.recovers_after = False, 0
         self._given_early = None
         picture.append(data, begun)
         begins = begun is not None
@@ -179,26 +193,66 @@ class AccessUnits:
 
 
 def _begins_another(picture: Picture, pts: int | None, begun: _Begun | None) -> bool:
-    """Some cameras give two pictures one timestamp."""
-    begins = begun is not None and begun.is_picture and picture.slices > 0
-    return begins or pts != picture.pts
+    """Some cameras give two pictures one timestamp, and some what precedes slices one of its own.
+
+    A piece that goes on with a NAL unit whose beginning was lost is a picture's.
+    """
+    if picture.slices:
+        return pts != picture.pts or (begun is not None and begun.is_picture)
+    if pts == picture.pts:
+        return False
+    headers = begun is not None and picture.size < _BEFORE_SLICES
+    return not (headers and all(piece.startswith(_START) for piece in picture.pieces))
+
+
+def _has_report(piece: Packet) -> bool:
+    """Whether a sender report came before `piece`; the time of day stands beside it, as in all.
+
+    Asked of every piece: to look for it by name takes three times as long.
+    """
+    attached = tuple(piece.iter_sidedata())
+    return len(attached) > 1 and any(one.data_type == "rtcp_sr" for one in attached)
 
 
 def _read_h264(data: bytes) -> _Begun:
-    """By ITU-T H.264, tables 7-1 and 7.3.3; a recovery point is a keyframe as in FFmpeg.
+    """By ITU-T H.264, tables 7-1 and 7.3.3; a recovery point at which all is right is a keyframe.
 
     nal_ref_idc is 0 for all slices of a picture or for none (7.4.1): nothing builds upon it.
     """
     slices, is_picture, is_key, is_disposable = 0, False, False, False
+    recovers_after = 0
     for at in _nal_units(data):
         kind = data[at] & 0x1F
         if kind in (1, 5):
             is_picture = is_picture or data[at + 1 : at + 2] >= b"\x80"  # first_mb_in_slice is 0
             is_disposable = not data[at] & 0x60
             slices += 1
-        recovery_point = kind == 6 and data[at + 1 : at + 2] == b"\x06"
-        is_key = is_key or kind == 5 or recovery_point
-    return _Begun(slices, is_picture, is_key, is_disposable)
+        elif kind == 6:
+            recovery = _recovery_frame_cnt(data, at + 1)
+            is_key = is_key or recovery == 0
+            recovers_after = recovers_after or recovery or 0
+        is_key = is_key or kind == 5
+    return _Begun(slices, is_picture, is_key, is_disposable, recovers_after)
+
+
+def _recovery_frame_cnt(data: bytes, at: int) -> int | None:
+    """Of the SEI messages at `at` (7.3.2.3.1, D.1.8); None where they tell of no recovery point."""
+    end = data.find(_START, at) % (len(data) + 1)
+    while at + 2 < end:
+        kind, size = data[at], data[at + 1]
+        if kind == 6:
+            return _exp_golomb(data[at + 2 : min(end, at + 2 + size)])
+        if 0xFF in (kind, size):  # a long one, and the last for all that is known
+            return None
+        at += 2 + size
+    return None
+
+
+def _exp_golomb(data: bytes) -> int | None:
+    """The unsigned number that `data` begins with (9.1); None where it is cut off."""
+    length, value = 8 * len(data), int.from_bytes(data, "big")
+    rest = length - 2 * (length - value.bit_length()) - 1
+    return (value >> rest) - 1 if rest >= 0 else None
 
 
 def _read_hevc(data: bytes) -> _Begun:

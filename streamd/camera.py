@@ -74,6 +74,8 @@ class Camera:
         self._strict, self._refused = True, False
         self._had_keyframe = False
         self._online_ns: int | None = None
+        self._told: tuple[int, int, str] | None = None  # width, height, pixel format
+        self._told_ns = 0
         self._last_sign_ns = 0
 
     def stop(self) -> None:
@@ -98,7 +100,8 @@ class Camera:
 
     def run_once(self) -> None:
         """Reads the source to its end, a looped file for ever. Raises SourceError if it fails."""
-        self._online_ns = None
+        self._online_ns = self._told = None
+        self._strict, self._refused = True, False
         while True:
             feed = self._source.open()
             self._recording = not feed.info.live
@@ -124,7 +127,10 @@ class Camera:
         return True
 
     def _was_too_strict(self) -> bool:
-        """Whether the camera's pictures are such that only a decoder that conceals takes them."""
+        """Whether the camera's pictures are such that only a decoder that conceals takes them.
+
+        A bad line looks the same, so this holds for one connection only.
+        """
         refused, self._refused = self._refused, False
         self._strict = self._strict and not refused
         return refused
@@ -143,7 +149,10 @@ class Camera:
     def _read(self, feed: Feed) -> None:
         """One opened source, from its first packet to its last."""
         decoder = Decoder(feed.stream, self._clock, strict=self._strict)
-        gate = KeyframeGate(self._plan.fps if feed.info.live else None)
+        # With keyframes alone, one that comes a little late must not look like a stall.
+        gate = KeyframeGate(
+            self._plan.fps if feed.info.live else None, self._plan.stall_timeout_s / 2
+        )
         self._last_sign_ns = self._clock.monotonic_ns()
         self._had_keyframe = False
         frames = 0
@@ -195,9 +204,11 @@ class Camera:
         now_ns = self._clock.monotonic_ns()
         if self._online_ns is None:
             self._online_ns = now_ns
-            self._tell_online(feed, frame)
         elif now_ns - self._online_ns >= self._backoff.stable_s * 1e9:
             self._backoff.reset()
+        image = frame.image
+        if (image.width, image.height, image.format.name) != self._told:
+            self._tell_online(feed, frame, now_ns)
         capture = self._dated_live(frame) if feed.info.live else self._dated_file(frame)
         if not self._writer.write(frame, capture, decode_ns):
             raise _Stopped
@@ -243,7 +254,12 @@ class Camera:
         if seconds > 0 and self._clock.wait(self._stop, seconds):
             raise _Stopped
 
-    def _tell_online(self, feed: Feed, frame: DecodedFrame) -> None:
+    def _tell_online(self, feed: Feed, frame: DecodedFrame, now_ns: int) -> None:
+        """What it delivers: at its first frame, and where that changes; at most once a second."""
+        if self._told is not None and now_ns - self._told_ns < 1_000_000_000:
+            return
+        image = frame.image
+        self._told, self._told_ns = (image.width, image.height, image.format.name), now_ns
         width, height = display_size(frame.image)
         report = CameraReport(
             self._plan.id,

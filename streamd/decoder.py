@@ -11,11 +11,14 @@ from av.video.stream import VideoStream
 
 from streamd.access_units import Picture
 from streamd.clock import Clock
+from streamd.errors import Reason, SourceError
 from streamd.rtcp import SenderReports
 
 # These decoders conceal damage without a mark unless they are told to give up on it.
 _CONCEALING = ("hevc", "mjpeg")
 _KEYFRAMES_TO_REFUSE = 3
+# In these pixel formats swscale does not fail, but aborts the process.
+_FATAL_FORMATS = ("yaf32le", "yaf32be")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,14 @@ class Decoded:
 class _Origin:
     """What is known of the packet that a picture was in; FFmpeg hands it from one to the other.
 
-    A picture of a `skipped` packet is only there for those that build upon it.
+    A picture of a `skipped` packet is only there for those that build upon it. For
+    `recovers_after` see Picture.
     """
 
     number: int
     keyframe: bool
+    recovers_after: int
+    disposable: bool
     wall_ns: int
     monotonic_ns: int
     camera_ns: int | None
@@ -81,7 +87,7 @@ class Decoder:
         self._context.flags |= Flags.copy_opaque
         self.strict = strict and self._context.name in _CONCEALING
         if self.strict:
-            self._context.options = {"err_detect": "explode"}
+            self._context.options = self._context.options | {"err_detect": "explode"}
         self._clock = clock
         is_rtsp = stream.container.format.name == "rtsp"
         self._reports = SenderReports(rtsp=is_rtsp, time_base=stream.time_base)
@@ -90,6 +96,7 @@ class Decoder:
         self._packets = 0
         # Packets from the first damaged one to the last, until a whole keyframe; None: no damage.
         self._damage: tuple[int, int] | None = None
+        self._recovers_in: int | None = None  # pictures until a refresh is complete
         self._skipped: list[tuple[Picture, _Origin]] = []
         self._refused = 0
         self._delivers = False
@@ -121,7 +128,10 @@ class Decoder:
         self._skipped.append((picture, origin))
 
     def decode(self, picture: Picture) -> Decoded:
-        """The frames that `picture` completes; the last, empty one gives the delayed ones."""
+        """The frames that `picture` completes; the last, empty one gives the delayed ones.
+
+        Raises SourceError where they are of a pixel format that nothing here can handle.
+        """
         origin = self._origin(picture)
         began = time.thread_time_ns()
         self._make_up_for_skipped(picture)
@@ -160,47 +170,71 @@ class Decoder:
                 origin = image.opaque
                 if isinstance(origin, _Origin):
                     # Damage spreads from it, too, and ends with a keyframe that is whole.
-                    is_key = origin.keyframe or image.key_frame
-                    self._is_whole(origin.number, is_key, corrupt=image.is_corrupt)
+                    is_key = _is_keyframe(image, origin)
+                    self._is_whole(origin, is_key, corrupt=image.is_corrupt)
 
     def _origin(self, picture: Picture) -> _Origin:
         wall_ns, monotonic_ns = self._clock.time_ns(), self._clock.monotonic_ns()
         self._packets += 1
-        camera_ns = self._reports.capture_ns(picture.first, monotonic_ns) if picture.size else None
-        return _Origin(self._packets, picture.is_keyframe, wall_ns, monotonic_ns, camera_ns)
+        camera_ns = None
+        if picture.size:
+            camera_ns = self._reports.capture_ns(
+                picture.first, monotonic_ns, reported_after=picture.was_reported_in
+            )
+        return _Origin(
+            self._packets,
+            picture.is_keyframe,
+            picture.recovers_after,
+            picture.is_disposable,
+            wall_ns,
+            monotonic_ns,
+            camera_ns,
+        )
 
     def _sorted(self, images: list[av.VideoFrame], latest: _Origin, cpu_ns: int) -> Decoded:
         frames: list[DecodedFrame] = []
         damaged, keyframe = 0, False
         for image in images:
             origin = image.opaque if isinstance(image.opaque, _Origin) else latest
-            is_key = origin.keyframe or image.key_frame
+            is_key = _is_keyframe(image, origin)
             keyframe = keyframe or is_key
             if origin.skipped:
                 continue  # delayed by its decoder
-            if self._is_whole(origin.number, is_key, corrupt=image.is_corrupt or origin.counted):
+            if self._is_whole(origin, is_key, corrupt=image.is_corrupt or origin.counted):
                 frames.append(self._dated(image, origin))
             else:
                 damaged += not origin.counted
         self._delivers = self._delivers or bool(frames)
         return Decoded(tuple(frames), damaged, cpu_ns, keyframe)
 
-    def _is_whole(self, number: int, is_key: bool, *, corrupt: bool) -> bool:
+    def _is_whole(self, origin: _Origin, is_key: bool, *, corrupt: bool) -> bool:
         if corrupt:
-            self._spoil(number)
-        elif self._damage is None or number < self._damage[0]:
+            self._spoil(origin.number)
+        elif self._damage is None or origin.number < self._damage[0]:
             return True
-        elif is_key and number > self._damage[1]:
+        elif origin.number > self._damage[1] and (is_key or self._has_recovered(origin)):
             self._damage = None
             return True
         return False
+
+    def _has_recovered(self, origin: _Origin) -> bool:
+        """Whether a refresh that began after the damage has come to its end with this picture."""
+        if self._recovers_in is None:
+            self._recovers_in = origin.recovers_after or None
+            return False
+        self._recovers_in -= not origin.disposable
+        return self._recovers_in <= 0
 
     def _spoil(self, number: int) -> None:
         """Packet `number` is damaged, and so is what follows it."""
         first, last = self._damage or (number, number)
         self._damage = min(first, number), max(last, number)
+        self._recovers_in = None
 
     def _dated(self, image: av.VideoFrame, origin: _Origin) -> DecodedFrame:
+        if image.format.name in _FATAL_FORMATS:
+            what = f"has pictures of pixel format {image.format.name}"
+            raise SourceError(Reason.CODEC_UNSUPPORTED, what)
         pts_s = _seconds(image.pts, image.time_base)
         return DecodedFrame(
             image,
@@ -209,6 +243,11 @@ class Decoder:
             origin.monotonic_ns,
             origin.camera_ns,
         )
+
+
+def _is_keyframe(image: av.VideoFrame, origin: _Origin) -> bool:
+    """FFmpeg takes the begin of a refresh for a keyframe."""
+    return origin.keyframe or (image.key_frame and not origin.recovers_after)
 
 
 def _seconds(ticks: int | None, time_base: Fraction | None) -> float | None:

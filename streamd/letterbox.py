@@ -101,7 +101,7 @@ class FastScaler:
 
     def scale(self, frame: av.VideoFrame, box: Letterbox) -> NDArray[np.uint8]:
         """See Scaler."""
-        turned = frame.rotation % 180 != 0
+        turned = quarter_turns(frame) % 2
         width = box.inner_height if turned else box.inner_width
         height = box.inner_width if turned else box.inner_height
         matrix, levels = source_colorspace(frame), source_color_range(frame)
@@ -130,12 +130,12 @@ class FastScaler:
             interpolation=Interpolation.AREA,
             threads=1,
         )
-        return upright(packed_view(rgb, 3), frame.rotation)
+        return upright(packed_view(rgb, 3), quarter_turns(frame))
 
 
 def display_size(frame: av.VideoFrame) -> tuple[int, int]:
     """Width and height of `frame` as it is shown, after its rotation."""
-    if frame.rotation % 180:
+    if quarter_turns(frame) % 2:
         return frame.height, frame.width
     return frame.width, frame.height
 
@@ -166,6 +166,15 @@ def packed_view(frame: av.VideoFrame, channels: int) -> NDArray[np.uint8]:
     return pixels.reshape(frame.height, frame.width, channels)
 
 
-def upright(image: NDArray[np.uint8], rotation_deg: int) -> NDArray[np.uint8]:
-    """`image` turned counter-clockwise by `rotation_deg`, a multiple of 90, as a view."""
-    return np.rot90(image, (rotation_deg // 90) % 4)
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """By how many quarters, 0 to 3, `frame` is to be turned counter-clockwise to stand upright.
+
+    A display matrix may turn by any angle, and PyAV cuts its fraction off: the nearest one counts.
+    """
+    rotation_deg = frame.rotation
+    return round(rotation_deg / 90) % 4 if rotation_deg else 0
+
+
+def upright(image: NDArray[np.uint8], quarters: int) -> NDArray[np.uint8]:
+    """`image` turned counter-clockwise by so many quarters, as a view."""
+    return np.rot90(image, quarters)

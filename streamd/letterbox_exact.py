@@ -6,7 +6,14 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from streamd.letterbox import Letterbox, packed_view, source_color_range, source_colorspace, upright
+from streamd.letterbox import (
+    Letterbox,
+    packed_view,
+    quarter_turns,
+    source_color_range,
+    source_colorspace,
+    upright,
+)
 
 
 class ExactScaler:
@@ -31,7 +38,7 @@ class ExactScaler:
             interpolation=Interpolation.BICUBIC,
             threads=1,
         )
-        picture = upright(packed_view(rgb, 3), frame.rotation)
+        picture = upright(packed_view(rgb, 3), quarter_turns(frame))
         if picture.shape[:2] == (box.inner_height, box.inner_width):
             return picture
         size = (box.inner_width, box.inner_height)

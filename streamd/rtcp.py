@@ -45,16 +45,22 @@ class SenderReports:
         self._lead_ns: int | None = None
         self._last: tuple[int, int] | None = None  # the camera's clock and the pts, nanoseconds
         self._steady = True
+        self._holds_from_next = False
 
-    def capture_ns(self, packet: "av.Packet[VideoStream]", monotonic_ns: int) -> int | None:
+    def capture_ns(
+        self, packet: "av.Packet[VideoStream]", monotonic_ns: int, *, reported_after: bool = False
+    ) -> int | None:
         """Epoch nanoseconds of capture by the camera's clock, None where it is not known.
 
-        `monotonic_ns` is when the packet came. To be asked of every packet, in order.
+        `monotonic_ns` is when the packet came. To be asked of every packet that begins a picture,
+        in order. `reported_after`: there was a report before the picture's end; its times are
+        those of the next one on.
         """
+        reported, self._holds_from_next = self._holds_from_next, reported_after
         camera_ns = camera_clock_ns(packet) if self._rtsp else None
         if camera_ns is None:
             return None
-        if packet.has_sidedata("rtcp_sr"):
+        if reported or packet.has_sidedata("rtcp_sr"):
             self._reported_ns = monotonic_ns
         pts_ns = None
         if packet.pts is not None:

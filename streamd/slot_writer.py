@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from streamd.decoder import DecodedFrame
+from streamd.errors import Reason, SourceError
 from streamd.ledger import Ledger
 from streamd.letterbox import Letterbox, Scaler, display_size
 from streamd.motion import MotionGate
@@ -18,6 +19,7 @@ from streamd.slots import FrameMeta, InputShape, Ring, SlotPool, TsSource
 # Its multiples, less whole numbers, lie evenly between 0 and 1, however many there are
 # (Knuth, The Art of Computer Programming, volume 3, section 6.4).
 _GOLDEN_RATIO = (1 + 5**0.5) / 2
+_SCALER_ERRORS = (OSError, ValueError)  # what PyAV raises for formats that swscale does not read
 
 
 class RateCap:
@@ -213,7 +215,10 @@ class SlotWriter:
         self._ledger.add(self._camera, "rate_capped")
 
     def write(self, frame: DecodedFrame, capture: Capture, work_ns: int) -> bool:
-        """Takes one frame to its outcome. False if the worker was stopped while it waited."""
+        """Takes one frame to its outcome. False if the worker was stopped while it waited.
+
+        Raises SourceError where its pixel format is one that cannot be scaled.
+        """
         seq, self._seq = self._seq, self._seq + 1
         self._ledger.add(self._camera, "captured")
         self._ledger.set(self._camera, "last_frame_ns", capture.monotonic_ns)
@@ -265,7 +270,10 @@ class SlotWriter:
         if astray != self._went_astray:
             self._went_astray = astray
             self._motion.forget()
-        return self._motion.is_still(frame.image, capture.media_s)
+        try:
+            return self._motion.is_still(frame.image, capture.media_s)
+        except _SCALER_ERRORS:
+            raise self._refused(frame) from None
 
     def _free_slot(self, lossless: bool) -> int | None:
         pool, ring, space = self._slots.pool, self._slots.ring, self._slots.space
@@ -291,9 +299,18 @@ class SlotWriter:
         if self._painted.get(slot) != box:
             box.paint_padding(image)
             self._painted[slot] = box
-        picture = self._scaler.scale(frame.image, box)
+        try:
+            picture = self._scaler.scale(frame.image, box)
+        except _SCALER_ERRORS:
+            raise self._refused(frame) from None
         scaled = time.thread_time_ns()
         box.inner(image)[...] = picture
         self._ledger.add(self._camera, "scale_cpu_ns", scaled - began)
         self._ledger.add(self._camera, "copy_cpu_ns", time.thread_time_ns() - scaled)
         self._ledger.add(self._camera, "scaled")
+
+    def _refused(self, frame: DecodedFrame) -> SourceError:
+        """Books `frame` as one that cannot be used, and says why its source cannot."""
+        self._ledger.add(self._camera, "decode_error")
+        name = frame.image.format.name
+        return SourceError(Reason.CODEC_UNSUPPORTED, f"has pictures of pixel format {name}")

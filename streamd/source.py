@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import av
 import av.error
 from av.container import InputContainer
+from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from streamd.access_units import AccessUnits, Packet, Picture
@@ -134,6 +135,8 @@ class HttpSource:
             "timeout": timeout_us,
             "protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto",
             "format_whitelist": _HTTP_FORMATS,
+            # An encoder that starts anew goes on in the stream that is read, not in one beside it.
+            "merge_pmt_versions": "1",
             **_tls_options(self.camera),
         }
         return ContainerFeed.open(
@@ -181,7 +184,11 @@ class ContainerFeed:
         limits = {"max_pixels": str(MAX_PIXELS)}
         try:
             container = av.open(
-                name, options=options | limits, timeout=timeouts, hwaccel=accelerator.hwaccel()
+                name,
+                options=options | limits,
+                timeout=timeouts,
+                hwaccel=accelerator.hwaccel(),
+                metadata_errors="replace",  # names and titles come in whatever encoding
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             # A server that says nothing until our time-out gives InvalidDataError.
@@ -196,6 +203,9 @@ class ContainerFeed:
         except SourceError:
             container.close()
             raise
+        for other in container.streams:
+            if other.index != stream.index:
+                other.discard = Discard.all
         # The options above were for probing; the decoder itself is opened at its first packet.
         stream.codec_context.options = limits
         rate = stream.average_rate or stream.guessed_rate
@@ -220,20 +230,27 @@ class ContainerFeed:
                 yield from (*units.rest(), Picture.whole(piece, codec))
 
     def _demuxed(self) -> Iterator[Packet]:
-        demuxed = self.container.demux(self.stream)
+        # Of all streams: while others flow, PyAV would not return for want of a packet of ours.
+        demuxed = self.container.demux()
+        began_s = time.monotonic()
         while True:
-            began_s = time.monotonic()
             try:
                 packet = next(demuxed, None)
             except (av.error.FFmpegError, OSError) as error:
+                self._check_stall(began_s)  # TLS turns our own time-out into an error of its own
                 raise self._broken_off(error) from None
             if packet is None:
                 return
             # A read that timed out first gives what FFmpeg held back until the next frame begins:
             # an old picture, and no sign of life.
-            if self.info.live and time.monotonic() - began_s >= self.read_timeout_s:
-                raise SourceError(Reason.STALLED, f"no packet for {self.read_timeout_s:g} s")
-            yield packet
+            self._check_stall(began_s)
+            if packet.stream is self.stream:
+                yield cast("Packet", packet)
+                began_s = time.monotonic()
+
+    def _check_stall(self, began_s: float) -> None:
+        if self.info.live and time.monotonic() - began_s >= self.read_timeout_s:
+            raise SourceError(Reason.STALLED, f"no packet for {self.read_timeout_s:g} s")
 
     def _broken_off(self, error: Exception) -> SourceError:
         fault = source_error(error, Reason.STALLED)
@@ -288,11 +305,16 @@ def _tls_options(camera: CameraConfig) -> dict[str, str]:
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
-    if not container.streams.video:
+    """The first that is no cover picture; of the variants of an HLS stream, the largest."""
+    videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not videos:
         raise SourceError(Reason.CODEC_UNSUPPORTED, "has no video stream")
-    stream = container.streams.video[0]
     # PyAV leaves the context out where FFmpeg has no decoder, against its own annotation.
-    if cast(object, stream.codec_context) is None:
+    known = [s for s in videos if cast(object, s.codec_context) is not None]
+    stream = videos[0]
+    if container.format.name == "hls" and known:
+        stream = max(known, key=lambda s: s.codec_context.width * s.codec_context.height)
+    if stream not in known:
         raise SourceError(Reason.CODEC_UNSUPPORTED, "has video of an unknown codec")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:

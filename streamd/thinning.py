@@ -1,5 +1,6 @@
 """Which packets of a live camera need no decoding, because nobody asked for so many frames."""
 
+import math
 from collections import deque
 
 _INTERVALS = 3  # known before anything is skipped
@@ -15,11 +16,12 @@ class KeyframeGate:
     Of these only those that are wanted: a camera that sends nothing but keyframes, as with JPEG,
     has more than enough. What it skips is to be kept until the next keyframe: should that not come
     when it is due, as with encoders that stretch their groups of pictures, the pictures in between
-    are needed after all.
+    are needed after all. Keyframes as far apart as `too_far_s` seconds never suffice.
     """
 
-    def __init__(self, fps: float | None) -> None:
+    def __init__(self, fps: float | None, too_far_s: float = math.inf) -> None:
         self._period_s = 1 / fps if fps else 0.0
+        self._too_far_s = too_far_s
         self._intervals: deque[float] = deque(maxlen=_INTERVALS)
         self._came_s: deque[float] = deque(maxlen=1 + _MEAN_OF)  # the last keyframes
         self._last_media_s: float | None = None
@@ -68,4 +70,5 @@ class KeyframeGate:
         if len(self._intervals) < _INTERVALS:
             return False
         mean_s = (self._came_s[-1] - self._came_s[0]) / (len(self._came_s) - 1)
-        return max(*self._intervals, mean_s) <= self._period_s * _TOLERANCE
+        longest_s = max(*self._intervals, mean_s)
+        return longest_s <= self._period_s * _TOLERANCE and longest_s < self._too_far_s

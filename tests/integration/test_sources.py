@@ -1,9 +1,15 @@
 """Every kind of source and codec through the whole daemon."""
 
+import contextlib
+import socket
 import ssl
+import threading
+import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+import av
 import numpy as np
 import pytest
 import trustme
@@ -13,6 +19,7 @@ from streamd.clock import SystemClock
 from streamd.config import CameraConfig
 from streamd.decoder import Decoder
 from streamd.demo.clips import Clip, write_clip
+from streamd.errors import SourceError
 from streamd.hwaccel import Accelerator
 from streamd.letterbox import FastScaler, Letterbox
 from streamd.nvidia import driver_missing
@@ -22,6 +29,7 @@ from streamd.source import source_for
 from streamd.testing.http_server import HttpServer
 from streamd.testing.rtsp_server import RtspServer
 from streamd.testing.tls_proxy import TlsProxy
+from streamd.testing.watched_camera import WatchedCamera
 
 from .harness import DaemonFactory, balanced
 from .peers import gstreamer_server
@@ -113,6 +121,64 @@ def test_rtsp_through_tls(daemon: DaemonFactory, rtsp_server: RtspServer, clip: 
         running.wait_events(5, "trusting")
         running.wait_for_log("camera_offline", camera="careful", reason="unreachable")
         assert not running.events("careful")
+
+
+def test_of_the_variants_of_an_hls_stream_the_largest_is_read(tmp_path: Path) -> None:
+    with HttpServer() as web:
+        lines = ["#EXTM3U"]
+        for width, height in ((320, 180), (640, 360)):
+            clip = write_clip(tmp_path / f"{width}.mp4", Scene(3, width, height), 2.0)
+            lines.append(f"#EXT-X-STREAM-INF:BANDWIDTH={width * 1000},RESOLUTION={width}x{height}")
+            lines.append(web.hls(f"/{width}/live.m3u8", clip.path))
+        (tmp_path / "master.m3u8").write_text("\n".join(lines))
+        url = web.file("/master.m3u8", tmp_path / "master.m3u8")
+        with WatchedCamera(url) as camera:
+            camera.wait_frames(20)
+            assert {frame.width for frame in camera.frames} == {640}
+
+
+def television(path: Path) -> list[bytes]:
+    """A transport stream in parts of 0.1 s: ten seconds of sound, of which two have a picture."""
+    with av.open(str(path), "w", format="mpegts") as container:
+        video = container.add_stream("libx264", rate=10, options={"tune": "zerolatency"})
+        video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
+        audio = container.add_stream("aac", rate=48000)
+        for at in range(100):
+            if at < 20:
+                picture = av.VideoFrame.from_ndarray(np.full((120, 160, 3), at, np.uint8), "rgb24")
+                picture.pts, picture.time_base = at, Fraction(1, 10)
+                container.mux(video.encode(picture))
+            noise = np.random.default_rng(at).integers(-3000, 3000, (1, 4800), np.int16)
+            sound = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+            sound.sample_rate, sound.pts, sound.time_base = 48000, 4800 * at, Fraction(1, 48000)
+            container.mux(audio.encode(sound))
+    data = path.read_bytes()
+    step = 188 * max(1, len(data) // 188 // 100)
+    return [data[at : at + step] for at in range(0, len(data), step)]
+
+
+def test_a_picture_that_stops_while_its_sound_goes_on_is_a_stall(tmp_path: Path) -> None:
+    parts = television(tmp_path / "a.ts")
+
+    def serve(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client, contextlib.suppress(OSError):
+            client.recv(4096)
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\n\r\n")
+            for number, part in enumerate(parts):
+                client.sendall(part)
+                time.sleep(0.1 if number > 60 else 0)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.ts"
+        feed = source_for(CameraConfig(id="gate", url=url, stall_timeout_s=1.0)).open()
+        with pytest.raises(SourceError, match="stalled: no packet for 1 s"):
+            list(feed.pictures())
+        assert server.is_alive(), "it was noticed only when the sound ended, too"
+        feed.close()
+        server.join()
 
 
 @pytest.mark.slow

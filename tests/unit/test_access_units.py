@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -26,6 +27,7 @@ START = b"\0\0\0\1"
 MTU = 1400
 Image = NDArray[np.uint8]
 SLICE, KEY, SPS, SEI = b"\x41", b"\x65", b"\x67", b"\x06"
+FILLER = b"\x0c\xff"
 
 
 @dataclass(frozen=True)
@@ -137,14 +139,18 @@ def test_pictures_of_whatever_slices_are_joined_as_they_were_until_the_rule_is_b
     slices: list[list[int]], learned: bool, trailing: int
 ) -> None:
     before = STEADY if learned else []
-    after = [[*picture(*sizes), *[b"\x0c\xff"] * trailing] for sizes in slices]
+    after = [[*picture(*sizes), *[FILLER] * trailing] for sizes in slices]
     pictures = [*before, *after]
     parts_of: dict[int, list[bytes]] = {}
     for packet in joined(AccessUnits("h264"), stream_of(pictures)):
         assert packet.pts is not None
         parts_of.setdefault(packet.pts, []).append(bytes(packet))
     assert list(parts_of) == [3600 * at for at in range(len(pictures))]
-    assert [b"".join(parts) for parts in parts_of.values()] == [annex_b(nals) for nals in pictures]
+    whole = [b"".join(parts) for parts in parts_of.values()]
+    assert b"".join(whole) == b"".join(annex_b(nals) for nals in pictures)
+    # What trails a picture that was taken for whole comes with the next one.
+    slices_only = [found.replace(START + FILLER, b"") for found in whole]
+    assert slices_only == [annex_b([nal for nal in nals if nal != FILLER]) for nals in pictures]
     # One that is taken for whole and goes on is the last for long: 120 pictures are to be seen.
     assert sum(len(parts) - 1 for parts in parts_of.values()) <= (1 if learned else 0)
 
@@ -168,6 +174,67 @@ def test_two_pictures_of_one_timestamp_are_two() -> None:
     assert sum(packet != annex_b(heads) for packet in packets) == 80
 
 
+@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize("after", [900, -900, -7200])
+def test_what_precedes_slices_may_have_a_time_of_its_own(after: int, learned: bool) -> None:
+    before = STEADY if learned else []
+    units, stream = AccessUnits("h264"), stream_of([*before, *STEADY])
+    heads = [SPS + bytes(10), SEI + bytes([5, 1, 9, 128])]
+    for at in range(len(before), len(before) + len(STEADY), 5):
+        place = next(n for n, piece in enumerate(stream) if piece.pts == at * 3600)
+        stream[place:place] = pieces(heads, at * 3600 + after)
+    given_pictures = [one for _, one in fed(units, stream)]
+    assert [one.pts for one in given_pictures] == [3600 * at for at in range(len(before) + 60)]
+    assert all(one.slices == 1 and one.first.pts == one.pts for one in given_pictures)
+    assert sum(one.size for one in given_pictures) == sum(len(piece.data) for piece in stream)
+
+
+@pytest.mark.parametrize(
+    "remains",
+    [
+        [b"\x9a" * 900],  # of a slice that was in two pieces
+        [START + SEI + bytes(1300), b"\x9a" * 900],
+    ],
+)
+def test_what_is_left_of_a_picture_stays_apart_from_the_next_one(remains: list[bytes]) -> None:
+    stream = [*pieces(STEADY[0], 0), *(Piece(data, 3600) for data in remains)]
+    stream += pieces(STEADY[1], 7200)
+    assert [one.pts for _, one in fed(AccessUnits("h264"), stream)] == [0, 3600, 7200]
+
+
+def test_a_recovery_point_whose_picture_was_lost_makes_no_keyframe_of_the_next_one() -> None:
+    stream = [Piece(START + SEI + b"\x06\x01\xc4\x80", 0), *pieces(picture(900), 3600)]
+    ((_, found),) = fed(AccessUnits("h264"), stream)
+    assert not found.is_keyframe
+
+
+@dataclass(frozen=True)
+class FakePacket:
+    """A piece and what FFmpeg attaches to it."""
+
+    piece: Piece
+    attached: tuple[str, ...]
+
+    @property
+    def pts(self) -> int:
+        return self.piece.pts
+
+    def __bytes__(self) -> bytes:
+        return self.piece.data
+
+    def iter_sidedata(self) -> Iterator[Any]:
+        return iter([SimpleNamespace(data_type=kind) for kind in self.attached])
+
+
+def test_a_report_that_comes_inside_a_picture_is_seen() -> None:
+    units, found = AccessUnits("h264"), []
+    for number, piece in enumerate(stream_of(STEADY[1:4])):
+        # The first piece of the second picture, and the second one of the third.
+        attached = ("rtcp_sr", "prft") if number in (2, 5) else ("prft",)
+        found += units.add(cast("Packet", FakePacket(piece, attached)))
+    assert [one.was_reported_in for one in [*found, *units.rest()]] == [False, False, True]
+
+
 def test_what_no_picture_can_be_is_not_gathered_for_ever() -> None:
     endless = [Piece(START + SLICE + bytes(1_000_000), 7) for _ in range(100)]
     given_sizes = [packet.size for packet in joined(AccessUnits("h264"), endless)]
@@ -181,10 +248,27 @@ def test_of_another_codec_a_new_timestamp_tells_the_end() -> None:
     assert given_at == [(3 * at + 3, at, 2816) for at in range(50)]
 
 
-def test_a_recovery_point_is_a_keyframe() -> None:
-    stream = stream_of([[SEI + b"\x06\x01\xc4\x80", *picture(900)], picture(900), picture(10)])
-    keys = [packet.is_keyframe for packet in joined(AccessUnits("h264"), stream)]
-    assert keys == [True, False, False]
+@pytest.mark.parametrize(
+    ("messages", "is_key", "recovers_after"),
+    [
+        (b"\x06\x01\xc4\x80", True, 0),
+        (b"\x01\x02\x06\x06\x06\x01\xc4\x80", True, 0),  # after the time of the picture
+        (b"\x06\x02\x1f\x10\x80", False, 14),
+        (b"\x06\x01\x08\x80", False, 0),  # cut off
+        (b"\x05\xff\x20\x06\x01\xc4", False, 0),
+        (b"\x01\x09\x06", False, 0),
+        (b"\x01\x01\x06\x80", False, 0),
+    ],
+)
+def test_a_recovery_point_is_a_keyframe_unless_pictures_are_refreshed_part_by_part(
+    messages: bytes, is_key: bool, recovers_after: int
+) -> None:
+    stream = stream_of([[SEI + messages, *picture(900)], picture(900), picture(10)])
+    found = [one for _, one in fed(AccessUnits("h264"), stream)]
+    assert [one.is_keyframe for one in found] == [is_key, False, False]
+    assert [one.recovers_after for one in found] == [recovers_after, 0, 0]
+    whole = Picture.whole(found[0].packet(), "h264")
+    assert (whole.is_keyframe, whole.recovers_after) == (is_key, recovers_after)
 
 
 @pytest.fixture(scope="module")

@@ -38,11 +38,17 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def write_clip(path: Path, encoder: str, options: dict[str, str], pixel_format: str) -> None:
+def write_clip(
+    path: Path,
+    encoder: str,
+    options: dict[str, str],
+    pixel_format: str,
+    size: tuple[int, int] = (64, 48),
+) -> None:
     with av.open(str(path), "w") as container:
         stream = cast(VideoStream, container.add_stream(encoder, rate=FPS, options=options))
-        stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
-        noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+        stream.width, stream.height, stream.pix_fmt = *size, pixel_format
+        noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
         for _ in range(FRAMES):
             picture = av.VideoFrame.from_ndarray(noise, format="rgb24")
             container.mux(stream.encode(picture.reformat(format=pixel_format)))
@@ -245,6 +251,37 @@ def test_a_camera_tells_what_it_delivers_once_it_is_online(clip: Path) -> None:
     assert rig.reports[1] == CameraReport(
         "gate", ONLINE, codec="h264", width=64, height=48, fps=FPS, decode="cpu"
     )
+
+
+@dataclass
+class ChangingFeed(FakeFeed):
+    """Goes on with the packets of another file."""
+
+    then: Path = Path()
+
+    def _packets(self) -> Iterator[Packet]:
+        for path in (self.path, self.then):
+            with av.open(str(path)) as container:
+                for packet in container.demux(video=0):
+                    if packet.size:
+                        self.before(0)
+                        yield packet
+
+
+def test_a_camera_tells_again_when_its_pictures_change_but_not_at_each(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.mkv", tmp_path / "second.mkv"
+    write_clip(first, "mjpeg", {}, "yuvj420p")
+    write_clip(second, "mjpeg", {}, "yuvj420p", size=(96, 64))
+
+    def feed() -> FakeFeed:
+        return ChangingFeed(first, True, lambda _: rig.clock.advance(0.07), then=second)
+
+    rig = Rig(feed)
+    rig.run_until_openings_end()
+    assert rig.states == [CONNECTING, ONLINE, ONLINE, OFFLINE, STOPPED]
+    online = [report for report in rig.reports if report.state is ONLINE]
+    assert [(report.width, report.height) for report in online] == [(64, 48), (96, 64)]
+    assert len(rig.writer.captures) == 2 * FRAMES
 
 
 def test_a_file_that_ends_is_done_with_all_of_its_frames(clip: Path) -> None:
@@ -477,7 +514,9 @@ class ToldTimes:
     camera_ns: Callable[[int], int | None]
     asked: int = -1
 
-    def capture_ns(self, packet: object, monotonic_ns: int) -> int | None:
+    def capture_ns(
+        self, packet: object, monotonic_ns: int, *, reported_after: bool = False
+    ) -> int | None:
         self.asked += 1
         return self.camera_ns(self.asked)
 
@@ -531,6 +570,19 @@ def test_a_camera_whose_every_jpeg_is_sloppy_is_read_by_a_decoder_that_conceals(
     assert rig.states == [CONNECTING, ONLINE, DONE]
     assert len(rig.writer.captures) == FRAMES
     assert rig.writer.damaged == 3
+
+
+def test_a_bad_line_at_one_connection_does_not_make_its_decoder_conceal_at_the_next(
+    tmp_path: Path,
+) -> None:
+    jpegs = tmp_path / "clip.mkv"
+    write_clip(jpegs, "mjpeg", {}, "yuvj420p")
+    sloppy = partial(FakeFeed, jpegs, live=True, cut=True)
+    rig = Rig(*[sloppy] * 4)
+    rig.run_until_openings_end()
+    assert rig.states == [*[CONNECTING, ONLINE, OFFLINE] * 2, STOPPED]
+    assert len(rig.writer.captures) == 2 * FRAMES
+    assert rig.writer.damaged == 2 * 3, "each connection began with a decoder that is strict"
 
 
 def test_packets_that_never_make_a_frame_are_a_stall_and_are_counted_as_damaged(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from streamd.access_units import Packet, Picture
 from streamd.decoder import Decoded, DecodedFrame, Decoder
+from streamd.errors import SourceError
 
 from .fakes import FakeClock
 
@@ -43,11 +44,10 @@ ENCODERS = {
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Moving noise, so that damage shows and spreads; a keyframe every GROUP frames."""
     folder = tmp_path_factory.mktemp("clips")
-    return {name: write_noise(folder / f"{name}.mkv", name) for name in ENCODERS}
+    return {name: write_noise(folder / f"{name}.mkv", *how) for name, how in ENCODERS.items()}
 
 
-def write_noise(path: Path, name: str) -> Path:
-    encoder, options = ENCODERS[name]
+def write_noise(path: Path, encoder: str, options: dict[str, str]) -> Path:
     noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:
         stream = cast(VideoStream, container.add_stream(encoder, rate=10, options=options))
@@ -119,6 +119,33 @@ def test_a_damaged_keyframe_costs_its_whole_group_but_is_a_sign_of_life(
     assert sum(one.keyframe for one in results) == FRAMES // GROUP
 
 
+def test_damage_of_a_stream_that_is_refreshed_part_by_part_ends_when_all_is_refreshed(
+    tmp_path: Path,
+) -> None:
+    refreshed = {"preset": "veryfast", "x264-params": f"intra-refresh=1:keyint={GROUP}:bframes=0"}
+    path = write_noise(tmp_path / "refresh.mkv", "libx264", refreshed)
+
+    def results(*, damage: int | None = None) -> Iterator[Decoded]:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            decoder = Decoder(stream, FakeClock(), strict=True)
+            as_cameras_send = BitStreamFilterContext("h264_mp4toannexb", stream)
+            for number, demuxed in enumerate(container.demux(stream)):
+                (packet,) = as_cameras_send.filter(demuxed) if demuxed.size else (demuxed,)
+                packet.stream = stream
+                yield decoder.decode(whole(cut(packet) if number == damage else packet))
+
+    undamaged, _ = frames_of(results())
+    frames, damaged = frames_of(results(damage=3))
+    numbers = [round(10 * (frame.pts_s or 0)) for frame in frames]
+    again = next(number for number in numbers if number > 3)
+    assert GROUP < again <= 2 * GROUP
+    assert numbers == [0, 1, 2, *range(again, FRAMES)]
+    assert damaged == FRAMES - len(frames)
+    for number, frame in zip(numbers, frames, strict=True):
+        assert np.array_equal(frame.image.to_ndarray(), undamaged[number].image.to_ndarray())
+
+
 def test_each_jpeg_stands_for_itself(clips: dict[str, Path]) -> None:
     frames, damaged = frames_of(decoded(clips["mjpeg"], damage=(3, 4)))
     assert (len(frames), damaged) == (FRAMES - 2, 2)
@@ -151,6 +178,26 @@ def test_a_sloppy_camera_is_refused_by_a_strict_decoder_only(clips: dict[str, Pa
     assert not frames_of(iter(strict))[0]
     lenient, _ = frames_of(decoded(clips["mjpeg"], damage=everything, strict=False))
     assert len(lenient) == FRAMES
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_the_source_forbade_its_decoder_stays_forbidden(
+    clips: dict[str, Path], strict: bool
+) -> None:
+    with av.open(str(clips["mjpeg"])) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.options = {"max_pixels": str(96 * 64 - 1)}
+        decoder = Decoder(stream, FakeClock(), strict=strict)
+        results = [decoder.decode(whole(packet)) for packet in container.demux(stream)]
+    assert not any(one.frames for one in results)
+
+
+def test_a_pixel_format_that_would_abort_the_process_is_refused(
+    clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamd.decoder._FATAL_FORMATS", ("yuv420p",))
+    with pytest.raises(SourceError, match=r"codec_unsupported: has pictures of .* yuv420p"):
+        frames_of(decoded(clips["h264"]))
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])

@@ -1,3 +1,4 @@
+import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -305,7 +306,7 @@ TURNS = {
 }
 
 
-def turned_frame(path: Path, matrix: tuple[int, ...]) -> av.VideoFrame:
+def turned_frame(path: Path, matrix: tuple[float, ...]) -> av.VideoFrame:
     """The frame of a file with a white upper left quarter, and this matrix in its header."""
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[:24, :32] = 255
@@ -314,7 +315,7 @@ def turned_frame(path: Path, matrix: tuple[int, ...]) -> av.VideoFrame:
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-    a, b, c, d, x, y = (value << 16 for value in matrix)
+    a, b, c, d, x, y = (int(value * 65536) for value in matrix)
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 44
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, x, y, 1 << 30)
@@ -340,3 +341,21 @@ def test_a_turned_picture_is_put_upright(
     expected = np.zeros((2, 2))
     expected[row, column] = 255
     assert brightness == pytest.approx(expected, abs=20)
+
+
+@pytest.mark.parametrize("scaler", SCALERS)
+@pytest.mark.parametrize(
+    ("clockwise_deg", "shown_as"),
+    [(1, 0), (30, 0), (60, 90), (89.99, 90), (-89.99, 270), (-135.5, 180), (179, 180)],
+)
+def test_a_turn_by_any_angle_counts_as_the_nearest_quarter(
+    tmp_path: Path, scaler: Callable[[], Scaler], clockwise_deg: float, shown_as: int
+) -> None:
+    cos, sin = math.cos(math.radians(clockwise_deg)), math.sin(math.radians(clockwise_deg))
+    frame = turned_frame(tmp_path / "turned.mp4", (cos, sin, -sin, cos, 0, 0))
+    size = display_size(frame)
+    assert size == ((48, 64) if shown_as % 180 else (64, 48))
+    scaled = scaler().scale(frame, Letterbox.fit(*size, InputShape(32, 32)))
+    row, column = TURNS[shown_as][1]
+    quarters = scaled.reshape(2, scaled.shape[0] // 2, 2, scaled.shape[1] // 2, 3)
+    assert quarters.mean(axis=(1, 3, 4))[row, column] > 200

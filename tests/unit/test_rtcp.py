@@ -46,13 +46,16 @@ class Connection:
         report: bool = False,
         attached: bool = True,
         jump_s: float = 0.0,
+        reported_after: bool = False,
     ) -> float | None:
         """With `report` a new one holds from this packet on; `jump_s` is in the RTP timestamps."""
         if report and camera_s is not None:
             self._zero_s = camera_s - at_s - jump_s
         pts = None if camera_s is None else round((camera_s - self._zero_s) * 90_000)
         packet: Any = FakePacket(camera_s, report and attached, pts)
-        taken = self._reports.capture_ns(cast("Any", packet), round(at_s * 1e9))
+        taken = self._reports.capture_ns(
+            cast("Any", packet), round(at_s * 1e9), reported_after=reported_after
+        )
         return None if taken is None else (taken - EPOCH_NS) / 1e9
 
 
@@ -73,6 +76,23 @@ def test_a_report_is_not_trusted_for_ever() -> None:
     assert line.believed_s(59.0, 59.0) == pytest.approx(59.0)
     assert line.believed_s(61.0, 61.0) is None
     assert line.believed_s(62.0, 62.0, report=True) == pytest.approx(62.0)
+
+
+def test_a_report_that_came_inside_a_picture_holds_from_the_next_one_on() -> None:
+    line = Connection()
+    line.believed_s(0.0, 0.0, report=True)
+    assert line.believed_s(61.0, 61.0, reported_after=True) is None
+    assert line.believed_s(61.1, 61.1) == pytest.approx(61.1)
+    assert line.believed_s(121.0, 121.0) == pytest.approx(121.0)
+    assert line.believed_s(122.0, 122.0) is None
+
+
+def test_a_report_inside_a_picture_whose_timestamp_jumped_makes_only_the_next_one_steady() -> None:
+    line = Connection()
+    line.believed_s(0.0, 0.0, report=True)
+    assert line.believed_s(1.0, 8.0, reported_after=True) is None
+    after = line.believed_s(1.1, 1.1, report=True, attached=False, jump_s=7.0)
+    assert after == pytest.approx(1.1)
 
 
 @pytest.mark.parametrize("attached", [True, False])

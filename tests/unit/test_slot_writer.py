@@ -5,14 +5,17 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from streamd.decoder import DecodedFrame
+from streamd.errors import SourceError
 from streamd.ledger import Ledger
-from streamd.letterbox import PAD_VALUE
+from streamd.letterbox import PAD_VALUE, FastScaler, Scaler
 from streamd.motion import MotionGate
 from streamd.slot_writer import Capture, RateCap, SlotRing, SlotWriter, Space, Waiters
 from streamd.slots import FrameMeta, Ring, SlotPool, TsSource
@@ -53,6 +56,7 @@ class Rig:
         space: Space | None = None,
         motion: MotionGate | None = None,
         camera: int = 1,
+        scaler: Scaler | None = None,
     ) -> None:
         self.pool = SlotPool(3, SQUARE)
         self.ledger = Ledger(max(2, camera + 1), 1)
@@ -64,7 +68,7 @@ class Rig:
             session=1_763_800_000,
             slots=SlotRing(self.pool, RING, (SQUARE,), self.ring_bell, self.space),
             ledger=self.ledger,
-            scaler=self.scaler,
+            scaler=scaler or self.scaler,
             fps=fps,
             motion=motion,
         )
@@ -113,6 +117,19 @@ def test_a_still_frame_takes_a_slot_without_an_image_until_a_result_was_lost() -
         rig.read_oldest()
     assert [meta.still for meta in rig.read] == [False, True, True, False]
     assert rig.ledger.get(1, "scaled") == 2
+
+
+@pytest.mark.parametrize("motion", [None, MotionGate(60)])
+def test_a_frame_that_cannot_be_scaled_is_booked_and_ends_its_source_only(
+    motion: MotionGate | None,
+) -> None:
+    rig = Rig(motion=motion, scaler=FastScaler())
+    odd = DecodedFrame(av.VideoFrame(64, 64, "gray32le"), 0.0, 0, 0)
+    with pytest.raises(SourceError, match=r"codec_unsupported: has pictures of .* gray32le"):
+        rig.writer.write(odd, capture(), 0)
+    assert rig.outcomes() == {"captured": 1, "decode_error": 1}
+    assert rig.writer.write(decoded_frame(), capture(1.0), 0)
+    assert rig.outcomes() == {"captured": 2, "decode_error": 1, "in_flight": 1}
 
 
 def test_a_frame_without_a_slot_is_nothing_that_others_could_repeat() -> None:

@@ -1,10 +1,28 @@
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import av
+import av.error
+import numpy as np
 import pytest
+from av.stream import Disposition
 
 from streamd.config import CameraConfig
 from streamd.config.section import local_path
-from streamd.errors import SourceError
+from streamd.errors import Reason, SourceError
 from streamd.ingest import backoff_of
-from streamd.source import FileSource, HttpSource, RtspSource, source_for
+from streamd.source import (
+    ContainerFeed,
+    FileSource,
+    HttpSource,
+    RtspSource,
+    StreamInfo,
+    _video_stream,
+    source_for,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +83,99 @@ def test_a_host_that_is_unknown_is_named(scheme: str) -> None:
     with pytest.raises(SourceError) as raised:
         source_for(camera).open()
     assert str(raised.value) == "unreachable: unknown host camera.invalid"
+
+
+def test_a_title_that_is_no_utf8_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "gate.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "XXXXXX"
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+        container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"XXXXXX", b"Einf\xfch"))
+    feed = source_for(CameraConfig(id="gate", url=str(path))).open()
+    assert feed.info.codec == "mpeg4"
+    feed.close()
+
+
+OURS = SimpleNamespace(name="the video")
+OTHERS = SimpleNamespace(name="its sound")
+
+
+def played(
+    monkeypatch: pytest.MonkeyPatch, packets: Iterator[Any], *, live: bool = True
+) -> Iterator[Any]:
+    """The pictures of a feed, whose every read takes a second and which stalls after five."""
+    now_s = itertools.count()
+    monkeypatch.setattr("streamd.source.time.monotonic", lambda: float(next(now_s)))
+    container = SimpleNamespace(demux=lambda: packets, format=SimpleNamespace(name="mpegts"))
+    info = StreamInfo("mpeg2video", 25.0, live)
+    return ContainerFeed(cast("Any", container), cast("Any", OURS), info, 5.0).pictures()
+
+
+def packet_of(stream: object) -> Any:
+    return SimpleNamespace(stream=stream, pts=0, size=9, is_keyframe=True)
+
+
+def test_a_stream_whose_others_flow_on_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = itertools.chain([packet_of(OURS)], itertools.repeat(packet_of(OTHERS)))
+    pictures = played(monkeypatch, flow)
+    assert next(pictures).first.stream is OURS
+    with pytest.raises(SourceError, match="stalled: no packet for 5 s"):
+        next(pictures)
+
+
+def breaks_off(after_reads: int) -> Iterator[Any]:
+    yield from [packet_of(OTHERS)] * (after_reads - 1)
+    raise av.error.OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("after_reads", "live", "reason"),
+    [(5, True, Reason.STALLED), (1, True, Reason.ENDED), (5, False, Reason.UNREACHABLE)],
+)
+def test_whatever_error_comes_of_a_read_that_timed_out_it_is_a_stall(
+    monkeypatch: pytest.MonkeyPatch, after_reads: int, live: bool, reason: Reason
+) -> None:
+    with pytest.raises(SourceError) as raised:
+        next(played(monkeypatch, breaks_off(after_reads), live=live))
+    assert raised.value.reason is reason
+
+
+def video(width: int = 64, *, cover: bool = False) -> Any:
+    return SimpleNamespace(
+        codec_context=SimpleNamespace(width=width, height=48),
+        disposition=Disposition.attached_pic if cover else Disposition.default,
+    )
+
+
+def container_of(format_name: str, *videos: Any) -> Any:
+    return SimpleNamespace(
+        streams=SimpleNamespace(video=videos), format=SimpleNamespace(name=format_name)
+    )
+
+
+@pytest.mark.parametrize(
+    ("format_name", "videos", "chosen"),
+    [
+        ("mov,mp4,m4a,3gp,3g2,mj2", [video(cover=True), video(), video()], 1),
+        ("mpegts", [video(), video(128)], 0),
+        ("hls", [video(), video(128), video(128), video(32)], 1),
+        ("hls", [video(), video(128, cover=True)], 0),
+    ],
+)
+def test_of_several_videos_it_is_no_cover_and_of_variants_the_largest(
+    format_name: str, videos: list[Any], chosen: int
+) -> None:
+    assert _video_stream(container_of(format_name, *videos)) is videos[chosen]
+
+
+@pytest.mark.parametrize("format_name", ["mp4", "hls"])
+def test_a_cover_or_a_video_that_cannot_be_decoded_is_no_video(format_name: str) -> None:
+    with pytest.raises(SourceError, match="has no video stream"):
+        _video_stream(container_of(format_name, video(cover=True)))
+    unknown = SimpleNamespace(codec_context=None, disposition=Disposition.default)
+    with pytest.raises(SourceError, match="has video of an unknown codec"):
+        _video_stream(container_of(format_name, unknown))

@@ -31,6 +31,15 @@ def test_all_are_decoded_where_keyframes_are_not_enough(fps: float | None, group
     assert len(passed(KeyframeGate(fps), packets)) == len(packets)
 
 
+@pytest.mark.parametrize(("too_far_s", "thinned"), [(2.1, True), (2.0, False), (0.5, False)])
+def test_keyframes_that_are_too_far_apart_are_not_enough_for_any_rate(
+    too_far_s: float, thinned: bool
+) -> None:
+    packets = stream(fps=25, group=50, seconds=30)
+    decoded = passed(KeyframeGate(0.1, too_far_s), packets)
+    assert (len(decoded) < len(packets)) == thinned
+
+
 def test_a_keyframe_that_is_overdue_ends_it() -> None:
     gate = KeyframeGate(1.0)
     regular = stream(fps=10, group=10, seconds=10)
