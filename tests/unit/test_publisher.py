@@ -144,6 +144,16 @@ def publisher(config: RedisConfig, books: Books, streams: FakeStreams) -> Publis
     return made
 
 
+def leave_behind(folder: Path, streams: FakeStreams, count: int) -> None:
+    """What a process leaves on disk that ended while `streams` was away; it is back now."""
+    streams.down, books = True, Books()
+    out = publisher(config_at(folder), books, streams)
+    out.put(entries(0, count))
+    books.wait_until(up=False)
+    assert out.close(PATIENCE_S) == count
+    streams.down = False
+
+
 @pytest.fixture
 def streams() -> FakeStreams:
     return FakeStreams()
@@ -217,12 +227,7 @@ def test_an_absence_is_bridged_in_order(tmp_path: Path, streams: FakeStreams, bo
 def test_what_stays_on_disk_is_sent_by_the_next_process_first(
     tmp_path: Path, streams: FakeStreams, books: Books
 ) -> None:
-    streams.down = True
-    out = publisher(config_at(tmp_path), books, streams)
-    out.put(entries(0, 20))
-    books.wait_until(up=False)
-    assert out.close(PATIENCE_S) == 20
-    streams.down = False
+    leave_behind(tmp_path, streams, 20)
     later = Books()
     out = publisher(config_at(tmp_path), later, streams)
     out.put(entries(20, 25))
@@ -234,14 +239,9 @@ def test_what_stays_on_disk_is_sent_by_the_next_process_first(
 
 
 def test_what_an_earlier_process_left_comes_first_also_where_the_disk_fails_at_the_start(
-    tmp_path: Path, streams: FakeStreams, books: Books, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, streams: FakeStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    streams.down = True
-    out = publisher(config_at(tmp_path), books, streams)
-    out.put(entries(0, 20))
-    books.wait_until(up=False)
-    assert out.close(PATIENCE_S) == 20
-    streams.down = False
+    leave_behind(tmp_path, streams, 20)
     lock, tries = Spool._lock, threading.Semaphore(0)
 
     def full(spool: Spool) -> int:
@@ -261,14 +261,9 @@ def test_what_an_earlier_process_left_comes_first_also_where_the_disk_fails_at_t
 
 
 def test_a_disk_that_stays_closed_does_not_hold_up_what_is_new_for_ever(
-    tmp_path: Path, streams: FakeStreams, books: Books, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, streams: FakeStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    streams.down = True
-    out = publisher(config_at(tmp_path), books, streams)
-    out.put(entries(0, 20))
-    books.wait_until(up=False)
-    out.close(0.0)
-    streams.down = False
+    leave_behind(tmp_path, streams, 20)
 
     def read_only(spool: Spool) -> int:
         raise SpoolError("Read-only file system")
@@ -326,14 +321,9 @@ def test_a_killed_process_loses_nothing_that_it_had_kept_and_repeats_nothing(
 
 
 def test_a_disk_far_behind_the_deliveries_repeats_nothing(
-    tmp_path: Path, streams: FakeStreams, books: Books
+    tmp_path: Path, streams: FakeStreams
 ) -> None:
-    streams.down = True
-    out = publisher(config_at(tmp_path), books, streams)
-    out.put(entries(0, 2000))
-    books.wait_until(up=False)
-    out.close(0.0)
-    streams.down = False
+    leave_behind(tmp_path, streams, 2000)
     streams.entries += [("s", id_) for id_ in ids(0, 1500)]
     out = publisher(config_at(tmp_path), Books(), streams)
     streams.wait_for_id("gate:1:1999")
@@ -571,18 +561,13 @@ def test_another_redis_has_another_folder_and_a_new_password_has_not(tmp_path: P
 
 
 def test_what_is_damaged_on_disk_is_told_and_the_rest_is_sent(
-    tmp_path: Path, streams: FakeStreams, books: Books
+    tmp_path: Path, streams: FakeStreams
 ) -> None:
-    streams.down = True
-    out = publisher(config_at(tmp_path), books, streams)
-    out.put(entries(0, 3))
-    books.wait_until(up=False)
-    out.close(0.0)
+    leave_behind(tmp_path, streams, 3)
     (segment,) = tmp_path.rglob("*.log")
     data = bytearray(segment.read_bytes())
     data[20] ^= 4
     segment.write_bytes(data)
-    streams.down = False
     later = Books()
     out = publisher(config_at(tmp_path), later, streams)
     streams.wait_for(2)
