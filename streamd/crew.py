@@ -85,6 +85,8 @@ class Crew:
         for place in self.cameras_of(worker):
             if worker.role == "ingest":
                 lost += self.close_reading(place)
+                # It may have died between handing over a frame and telling of it.
+                self._layout.ready[place.reader].ring()
             else:
                 lost += ledger.close_inference(place.index, pool.taken(place.ring))
                 pool.reclaim(place.ring)

@@ -187,3 +187,9 @@ def test_a_process_of_its_own_that_runs_already_is_told_of_its_next_camera(
 def test_a_fleet_whose_only_camera_is_leaving_still_has_totals(service: Service) -> None:
     service.roster.stop("gate")
     assert service.fleet.totals()["captured"] == 0
+
+
+def test_inference_looks_for_what_a_dead_reader_could_not_tell_of(service: Service) -> None:
+    assert not service.layout.ready[0].wait(0.0)
+    service.crew.close_books(service.ingest)  # type: ignore[arg-type]
+    assert service.layout.ready[0].wait(0.0)
