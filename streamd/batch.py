@@ -176,6 +176,10 @@ class Lineup:
         """Whether a frame of `camera` waits."""
         return bool(self._waiting.get(camera))
 
+    def has_shed_last(self, camera: int) -> bool:
+        """Whether the latest frame of `camera` was shed: it will never have a result."""
+        return camera in self._owed_ns
+
     def follow(self, meta: FrameMeta) -> None:
         """Has a still frame go with the latest that waits of its camera."""
         waiting = self._waiting[meta.camera]

@@ -20,6 +20,8 @@ from streamd.timeline import CameraClock, FileTimeline
 
 Report = Callable[[CameraReport], None]
 
+_TELL_AGAIN_AFTER_NS = 10**9  # of what a camera delivers, where that changes
+
 
 @dataclass(frozen=True, slots=True)
 class CameraPlan:
@@ -72,7 +74,7 @@ class Camera:
         self._camera_clock = CameraClock(plan.max_clock_offset_s, self._tell_of_clock)
         self._recording = False
         self._strict, self._refused = True, False
-        self._had_keyframe = False
+        self._had_keyframe = False  # since the source was opened
         self._online_ns: int | None = None
         self._told: tuple[int, int, str] | None = None  # width, height, pixel format
         self._told_ns = 0
@@ -207,8 +209,11 @@ class Camera:
         elif now_ns - self._online_ns >= self._backoff.stable_s * 1e9:
             self._backoff.reset()
         image = frame.image
-        if (image.width, image.height, image.format.name) != self._told:
-            self._tell_online(feed, frame, now_ns)
+        delivers = image.width, image.height, image.format.name
+        is_due = self._told is None or now_ns - self._told_ns >= _TELL_AGAIN_AFTER_NS
+        if delivers != self._told and is_due:
+            self._told, self._told_ns = delivers, now_ns
+            self._tell_online(feed, frame)
         capture = self._dated_live(frame) if feed.info.live else self._dated_file(frame)
         if not self._writer.write(frame, capture, decode_ns):
             raise _Stopped
@@ -254,12 +259,8 @@ class Camera:
         if seconds > 0 and self._clock.wait(self._stop, seconds):
             raise _Stopped
 
-    def _tell_online(self, feed: Feed, frame: DecodedFrame, now_ns: int) -> None:
-        """What it delivers: at its first frame, and where that changes; at most once a second."""
-        if self._told is not None and now_ns - self._told_ns < 1_000_000_000:
-            return
-        image = frame.image
-        self._told, self._told_ns = (image.width, image.height, image.format.name), now_ns
+    def _tell_online(self, feed: Feed, frame: DecodedFrame) -> None:
+        """What it delivers: at its first frame, and where that changes."""
         width, height = display_size(frame.image)
         report = CameraReport(
             self._plan.id,

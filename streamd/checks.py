@@ -1,8 +1,9 @@
 """What is wrong with a configuration, as far as can be told without running it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from streamd.child import Tell
 from streamd.config import CameraConfig, Config
 from streamd.configured_model import model_at_hand, model_of
 from streamd.engine_loader import load_engine
@@ -13,8 +14,6 @@ from streamd.redis_client import check_redis
 from streamd.source import source_for
 
 _TRIED_AT_ONCE = 16  # of cameras, each of which may take as long as its time-outs
-
-Tell = Callable[[str], None]
 
 
 def faults_of(config: Config, *, connect: bool, tell: Tell = lambda _: None) -> list[Fault]:

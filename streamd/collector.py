@@ -47,7 +47,6 @@ class Collector:
         self._lineup = Lineup()
         self._mine = np.zeros(spec.pool.count, np.bool_)
         self._cameras: dict[int, ReadCamera] = {}
-        self._shed: set[int] = set()  # cameras whose last frame was, and what repeats it is unknown
         self._scheduling = Scheduling()
         for camera in spec.cameras:
             self._add(camera)
@@ -115,7 +114,6 @@ class Collector:
 
     def _remove(self, index: int) -> None:
         self._mark(self._cameras.pop(index), mine=False)
-        self._shed.discard(index)
         self._lineup.forget(index)
         self._results.remove(index)
         self._schedule()
@@ -136,14 +134,14 @@ class Collector:
         repeated = []
         for slot, meta in sorted(taken, key=lambda pair: (pair[1].session, pair[1].seq)):
             if meta.still:
-                if meta.camera in self._shed:
-                    self._ledger.add(meta.camera, "still")
-                elif not self._lineup.awaits(meta.camera):
-                    repeated.append(meta)
-                elif meta.lossless:
+                awaits = self._lineup.awaits(meta.camera)
+                if awaits and meta.lossless:
                     self._lineup.follow(meta)
+                elif awaits or self._lineup.has_shed_last(meta.camera):
+                    # What it repeats is not known yet, or never will be.
+                    self._ledger.add(meta.camera, "still")
                 else:
-                    self._ledger.add(meta.camera, "still")  # what it repeats is not known yet
+                    repeated.append(meta)
                 continue
             superseded = self._lineup.admit(slot, meta)
             if superseded is not None:
@@ -171,8 +169,6 @@ class Collector:
                 self._model.give_back()
                 return decision.wake_at_ns
             self._lineup.remove(decision.frames, now_ns)
-            if self._shed:
-                self._shed.difference_update(frame.meta.camera for frame in decision.frames)
             classes = tuple(self._cameras[f.meta.camera].config.classes for f in decision.frames)
             number = self._results.expect(f.meta.camera for f in decision.frames)
             self._model.infer(Batch(number, decision.frames, classes, now_ns))
@@ -190,7 +186,6 @@ class Collector:
         for frame in self._lineup.shed(target.captured_after_ns(now_ns, size)):
             self._pool.release(frame.slot)
             self._ledger.add(frame.meta.camera, "shed")
-            self._shed.add(frame.meta.camera)
         return size
 
     def _release(self, batch: Batch) -> None:

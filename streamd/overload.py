@@ -21,20 +21,19 @@ class LatencyTarget:
     def __init__(self, limit_ns: int, ladder: Sequence[int]) -> None:
         self._limit_ns = limit_ns
         self._ladder = tuple(ladder)
-        self._batch_ns: dict[int, float] = {}
-        self._used_ns: dict[int, int] = {}
+        # Of each rung the mean time of a batch, and when the last one ended.
+        self._known: dict[int, tuple[float, int]] = {}
 
     @property
     def reachable(self) -> bool:
         """False where even the smallest batch takes longer than the limit."""
-        return self._batch_ns.get(self._ladder[0], 0.0) <= self._limit_ns
+        return self._known.get(self._ladder[0], (0.0, 0))[0] <= self._limit_ns
 
     def note(self, rung: int, batch_ns: int, now_ns: int) -> None:
         """A batch of the engine's size `rung` took `batch_ns`; from any thread."""
-        average = self._batch_ns.get(rung, float(batch_ns))
+        average, _ = self._known.get(rung, (float(batch_ns), 0))
         counted_ns = min(batch_ns, _MOST_TIMES_LONGER * average)
-        self._used_ns[rung] = now_ns
-        self._batch_ns[rung] = average + _SMOOTHING * (counted_ns - average)
+        self._known[rung] = average + _SMOOTHING * (counted_ns - average), now_ns
 
     def batch_size(self, largest: int, now_ns: int) -> int:
         """The largest rung, up to `largest`, that is fast enough as far as is known."""
@@ -56,13 +55,13 @@ class LatencyTarget:
 
     def _expected_ns(self, rung: int) -> float:
         """A rung that was never used takes at least as long as the next smaller one that was."""
-        known = [ns for size, ns in self._batch_ns.copy().items() if size <= rung]
+        known = [ns for size, (ns, _) in self._known.copy().items() if size <= rung]
         return max(known, default=0.0)
 
     def _forget(self, now_ns: int) -> None:
-        used_ns = self._used_ns.copy()
+        used_ns = {rung: at_ns for rung, (_, at_ns) in self._known.copy().items()}
         silent_ns = now_ns - max(used_ns.values(), default=now_ns)
         is_quiet = silent_ns > _QUIET_NS + 2 * self._expected_ns(self._ladder[-1])
         for rung, at_ns in used_ns.items():
             if is_quiet or now_ns - at_ns > _FORGOTTEN_AFTER_NS:
-                self._batch_ns.pop(rung, None)
+                self._known.pop(rung, None)

@@ -150,10 +150,10 @@ class Reading:
                     yield from self._look_behind(stream)
                 call = self._read(streams, block_ms)
                 answer = yield call
-                for stream, entries in answer or ():
-                    came += len(entries)
-                    full = len(entries) == call.options["count"]
-                    (behind.add if full else behind.discard)(stream)
+                sizes = {stream: len(entries) for stream, entries in answer or ()}
+                came += sum(sizes.values())
+                behind.difference_update(streams)
+                behind.update(s for s, size in sizes.items() if size == call.options["count"])
                 yield from self._take(answer)
             if not came and block_ms is None:
                 yield Pause(_POLL_S)

@@ -23,6 +23,7 @@ from streamd.worker import SupervisorLink
 
 _FLUSH_WITHIN_S = 4.0
 _TELL_OF_OBJECTS_EVERY_S = 2.0
+_ROOM_FOR_STILL = 4096  # results without a batch that may wait for one
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,6 @@ class Outlet:
             still=frame.meta.still,
             place=index,
         )
-
-
-_ROOM_FOR_STILL = 4096
 
 
 class Results:

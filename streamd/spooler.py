@@ -83,7 +83,7 @@ class Spooler:
         self._clock_s = clock_s
         self._spool: Spool | None = None
         self._failed_s: float | None = None
-        self._unopened_since_s = 0.0
+        self._unopened_since_s: float | None = None
         self._oldest_ms = 0
 
     def __len__(self) -> int:
@@ -201,7 +201,8 @@ class Spooler:
         if self._spool is not None or self._folder is None or not is_abandoned(self._folder):
             return False
         now_s = self._clock_s()
-        self._unopened_since_s = self._unopened_since_s or now_s
+        if self._unopened_since_s is None:
+            self._unopened_since_s = now_s
         return now_s - self._unopened_since_s < _OPENED_WITHIN_S
 
     def _tell_dropped(self, dropped: list[bytes]) -> None:

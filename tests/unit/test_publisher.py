@@ -154,6 +154,17 @@ def leave_behind(folder: Path, streams: FakeStreams, count: int) -> None:
     streams.down = False
 
 
+def filled(folder: Path, streams: FakeStreams, books: Books, count: int) -> Publisher:
+    """A publisher with a small disk, onto which `count` went one by one: `streams` is away."""
+    streams.down = True
+    out = publisher(config_at(folder, max_mb=0.1), books, streams)
+    out.put(entries(0, 1))
+    books.wait_until(up=False)
+    for n in range(1, count):
+        out.put(entries(n, n + 1))
+    return out
+
+
 @pytest.fixture
 def streams() -> FakeStreams:
     return FakeStreams()
@@ -334,12 +345,7 @@ def test_a_disk_far_behind_the_deliveries_repeats_nothing(
 def test_a_full_spool_gives_up_the_oldest(
     tmp_path: Path, streams: FakeStreams, books: Books
 ) -> None:
-    streams.down = True
-    out = publisher(config_at(tmp_path, max_mb=0.1), books, streams)
-    out.put(entries(0, 1))
-    books.wait_until(up=False)
-    for n in range(1, 3000):
-        out.put(entries(n, n + 1))
+    out = filled(tmp_path, streams, books, 3000)
     streams.down = False
     out.put(entries(3000, 3001))
     streams.wait_for_id("gate:1:3000")
@@ -579,12 +585,7 @@ def test_what_is_damaged_on_disk_is_told_and_the_rest_is_sent(
 def test_a_file_that_is_gone_from_the_disk_is_told_and_the_rest_is_sent(
     tmp_path: Path, streams: FakeStreams, books: Books
 ) -> None:
-    streams.down = True
-    out = publisher(config_at(tmp_path, max_mb=0.1), books, streams)
-    out.put(entries(0, 5))
-    books.wait_until(up=False)
-    for n in range(5, 300):
-        out.put(entries(n, n + 1))
+    out = filled(tmp_path, streams, books, 300)
     gone = sorted(tmp_path.rglob("*.log"))[1]
     gone.unlink()
     streams.down = False
