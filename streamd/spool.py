@@ -1,24 +1,17 @@
 """A queue on disk for what cannot be delivered yet: bounded, in order, whole after any crash.
 
-A folder of segments, `00000000000000000000.log` and so on, each a run of records:
-
-    4 bytes   length of the payload, little-endian
-    4 bytes   CRC-32 of the payload
-    payload
-
-A segment is removed once all of it was taken; `cursor` says how far the first one was, and names it
-by its file and its first bytes: a later one may have the same file name. It is written behind the
-deliveries, so what was delivered just before a crash is given out once more: the publisher has to
-know such records again. A record that a crash has torn is cut off.
+A folder of segments, `00000000000000000000.log` and so on, each a run of records, whose bytes are
+the affair of spool_records.py. A segment is removed once all of it was taken; `cursor` says how far
+the first one was, and names it by its file and its first bytes: a later one may have the same file
+name. It is written behind the deliveries, so what was delivered just before a crash is given out
+once more: the publisher has to know such records again. A record that a crash has torn is cut off.
 """
 
 import errno
 import fcntl
 import math
 import os
-import struct
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -27,14 +20,13 @@ from pathlib import Path
 from typing import Literal
 
 from streamd.errors import SpoolError
+from streamd.spool_records import HEADER, Scan, framed
 
 Fsync = Literal["always", "every_second", "never"]
 
 _SYNC_EVERY_S: dict[Fsync, float] = {"always": 0.0, "every_second": 1.0, "never": math.inf}
-_HEADER = struct.Struct("<II")
 _SEGMENTS = 16  # the bound is kept by dropping whole segments: a sixteenth at a time
 _SMALLEST_SEGMENT = 4096
-_LARGEST_RECORD = 1 << 20  # as far as damage is looked behind: an event is far smaller
 _ROTTEN = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # the disk has lost it: no try will be better
 # What a disk that is in use must do to be believed so.
 _ROTTEN_TRIES = 3
@@ -145,7 +137,7 @@ class Spool:
         """Takes off what the last `peek` gave."""
         count, self._peeked = self._peeked, 0
         for _ in range(count):
-            self._taken_bytes += _HEADER.size + len(self._waiting.popleft())
+            self._taken_bytes += HEADER.size + len(self._waiting.popleft())
         self._count -= count
         first = self._segments[0]
         first.records -= count
@@ -194,7 +186,7 @@ class Spool:
 
     def _write(self, records: Sequence[bytes]) -> None:
         """All of `records`, or none: what is not on the disk in the end is taken back."""
-        data = _framed(records)
+        data = framed(records)
         tail = self._segments[-1]
         try:
             written = 0
@@ -239,7 +231,7 @@ class Spool:
         """Every segment with what is whole of it; what was torn is cut off."""
         for path in segments_of(self._folder):
             try:
-                scan = _Scan(path.read_bytes())
+                scan = Scan(path.read_bytes())
             except OSError as error:
                 if error.errno not in _ROTTEN:
                     raise
@@ -254,8 +246,8 @@ class Spool:
                 path.unlink()
                 continue
             if scan.damaged:
-                self._replace(path, _framed(whole))
-            os.truncate(path, len(_framed(whole)))
+                self._replace(path, framed(whole))
+            os.truncate(path, len(framed(whole)))
             yield _Segment(path, len(whole), path.stat().st_size)
 
     def _open_tail(self) -> None:
@@ -280,7 +272,7 @@ class Spool:
             return
         if (name, head) != _identity(first.path, data) or taken_bytes > first.size:
             return
-        left = sum(1 for _ in _Scan(data[taken_bytes:]))
+        left = sum(1 for _ in Scan(data[taken_bytes:]))
         self._count -= first.records - left
         first.records, self._taken_bytes = left, taken_bytes
         if not left and len(self._segments) > 1:
@@ -299,7 +291,7 @@ class Spool:
             self._put_first_aside()
             return []
         self._unread_tries = 0
-        left = list(_Scan(data[self._taken_bytes : first.size]))
+        left = list(Scan(data[self._taken_bytes : first.size]))
         if len(left) < first.records:
             self._lose_of_first(first.records - len(left))
         return left
@@ -344,7 +336,7 @@ class Spool:
     def _write_cursor(self) -> None:
         path = self._segments[0].path
         with path.open("rb") as file:
-            name, head = _identity(path, file.read(_HEADER.size))
+            name, head = _identity(path, file.read(HEADER.size))
         text = f"{name} {head} {self._taken_bytes}\n"
         self._replace(self._folder / "cursor", text.encode())
 
@@ -374,51 +366,4 @@ def is_abandoned(folder: Path) -> bool:
 
 def _identity(path: Path, data: bytes) -> tuple[str, str]:
     """What tells a segment, which begins with `data`, from an earlier one of the same name."""
-    return path.name, data[: _HEADER.size].hex()
-
-
-def _framed(records: Sequence[bytes]) -> bytes:
-    return b"".join(_HEADER.pack(len(r), zlib.crc32(r)) + r for r in records)
-
-
-class _Scan:
-    """The whole records in `data`.
-
-    Where there is no whole record, the next one is looked for byte by byte: a length may be wrong,
-    too. A place that is passed over counts as `damaged` where a record follows it, or where it is
-    larger than any record: else it is the torn end of the data.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.damaged = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        at = 0
-        while at < len(self._data):
-            payload = self._record_at(at)
-            if payload is None:
-                at = self._next_record(at)
-                continue
-            yield payload
-            at += _HEADER.size + len(payload)
-
-    def _record_at(self, at: int) -> bytes | None:
-        data = self._data
-        if at + _HEADER.size > len(data):
-            return None
-        length, checksum = _HEADER.unpack_from(data, at)
-        at += _HEADER.size
-        if not 0 < length <= len(data) - at:
-            return None
-        payload = data[at : at + length]
-        return payload if zlib.crc32(payload) == checksum else None
-
-    def _next_record(self, at: int) -> int:
-        """Where the first whole record behind `at` begins; the end of the data where none does."""
-        end = len(self._data)
-        within = min(end, at + _LARGEST_RECORD)
-        found = next((i for i in range(at + 1, within) if self._record_at(i) is not None), end)
-        if found < end or end > within:
-            self.damaged += 1
-        return found
+    return path.name, data[: HEADER.size].hex()
