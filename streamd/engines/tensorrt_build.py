@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import SupportsInt
 
 from streamd.engines.contract import BuildOrder, Built
-from streamd.engines.tensorrt_library import Log, trt
+from streamd.engines.tensorrt_library import Log, new_builder, trt
 from streamd.errors import EngineError
 from streamd.slots import InputShape
 
@@ -109,14 +109,6 @@ def build_plan(
     if plan is None:
         raise EngineError(log.take_cause())
     return bytes(plan)
-
-
-def new_builder(log: Log) -> trt.Builder:
-    """A builder that complains to `log`. Raises EngineError, without a driver for one."""
-    try:
-        return trt.Builder(log)
-    except TypeError:  # pybind11's word for a null pointer
-        raise EngineError(log.take_cause()) from None
 
 
 def parse(builder: trt.Builder, graph: bytes, log: Log) -> trt.INetworkDefinition:

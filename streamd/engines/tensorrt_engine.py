@@ -8,7 +8,7 @@ from streamd.engines.cuda import Device
 from streamd.engines.engine_file import is_engine_file
 from streamd.engines.tensorrt_build import build_order, plan_file
 from streamd.engines.tensorrt_foreign import build_around, load_around
-from streamd.engines.tensorrt_library import Log, library_version, trt
+from streamd.engines.tensorrt_library import Log, library_version, new_runtime
 from streamd.engines.tensorrt_runner import Plan, TensorRtEngine, load_plan
 from streamd.slots import InputShape
 
@@ -53,7 +53,7 @@ class TensorRtBackend:
 def _load_order(order: EngineOrder, folder: Path) -> dict[InputShape, tuple[Plan, ...]]:
     """The plans that `build_order` wrote; their profiles are in the ladder's order."""
     log = Log()
-    runtime = trt.Runtime(log)
+    runtime = new_runtime(log)
     profiles = {size: number for number, size in enumerate(order.ladder)}
     files = {shape: plan_file(folder, shape) for shape in order.shapes}
     return {

@@ -14,7 +14,7 @@ from streamd.engines.engine_file import EngineFile, read_engine_file
 from streamd.engines.onnx_contract import preamble, selection
 from streamd.engines.onnx_model import head_of_output
 from streamd.engines.tensorrt_build import build_plan
-from streamd.engines.tensorrt_library import Log, trt
+from streamd.engines.tensorrt_library import Log, new_runtime, trt
 from streamd.engines.tensorrt_runner import Plan, context_of, load_plan, output_dims
 from streamd.errors import EngineError
 
@@ -30,7 +30,7 @@ def build_around(
     """Writes what fits the engine of `order` to the contract into `folder`; see Backend."""
     file = read_engine_file(order.model.path)
     log = Log()
-    plan = _engine_plan(trt.Runtime(log), log, file, order)
+    plan = _engine_plan(new_runtime(log), log, file, order)
     dims = _raw_dims(device, plan, file, order)
     head = head_of_output(
         dims,
@@ -53,7 +53,7 @@ def load_around(order: EngineOrder, folder: Path) -> tuple[Plan, ...]:
     """The plans that images go through, in their order. Raises EngineError."""
     file = read_engine_file(order.model.path)
     log = Log()
-    runtime = trt.Runtime(log)
+    runtime = new_runtime(log)
     profiles = {size: number for number, size in enumerate(order.ladder)}
     before, behind = (
         load_plan(runtime, log, (folder / name).read_bytes(), profiles, folder / name)

@@ -3,7 +3,12 @@
 They differ in nothing that streamd calls. typings/ has what was recorded of each version.
 """
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from streamd.errors import EngineError
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -13,7 +18,7 @@ else:
     except ImportError:
         import tensorrt_rtx as trt
 
-__all__ = ["Log", "library_version", "trt"]
+__all__ = ["Log", "library_version", "new_builder", "new_runtime", "trt"]
 
 _FAULTS = ("ERROR", "INTERNAL_ERROR")
 _HARMLESS = "Skipping tactic"  # one of many ways to run a layer; the others are tried
@@ -36,6 +41,36 @@ class Log(trt.ILogger):
         faults, self._faults = self._faults, []
         first = faults[0].strip() if faults else "TensorRT gives no reason"
         return first.splitlines()[0]
+
+
+def new_builder(log: Log) -> trt.Builder:
+    """A builder that complains to `log`. Raises EngineError, without a driver for one."""
+    try:
+        with _nothing_collected():
+            return trt.Builder(log)
+    except TypeError:  # pybind11's word for a null pointer
+        raise EngineError(log.take_cause()) from None
+
+
+def new_runtime(log: Log) -> trt.Runtime:
+    """A runtime that complains to `log`."""
+    with _nothing_collected():
+        return trt.Runtime(log)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """TensorRT logs while it holds a lock that the end of a builder or runtime takes as well.
+
+    If garbage were collected within our log, and one of them were in it, all would wait for ever.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def library_version() -> str:

@@ -1,5 +1,7 @@
 """The TensorRT build path, for real: TensorRT for RTX parses and builds without a GPU."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,10 @@ from streamd.engines.tensorrt_build import (
     build_order,
     build_plan,
     configure,
-    new_builder,
     parse,
     plan_file,
 )
-from streamd.engines.tensorrt_library import Log, library_version, trt
+from streamd.engines.tensorrt_library import Log, library_version, new_builder, trt
 from streamd.errors import EngineError
 from streamd.slots import InputShape
 
@@ -228,6 +229,30 @@ def test_what_is_no_onnx_is_told_in_one_line() -> None:
 def test_bf16_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="tensorrt runs fp32, fp16 or int8, not bf16"):
         build_order(order_of(SHIPPED, precision="bf16"), tmp_path, lambda _: None)
+
+
+def test_garbage_with_a_builder_in_it_does_not_stop_the_next_one() -> None:
+    """TensorRT logs under a lock, within which the end of a builder would wait for itself."""
+    script = """
+from streamd.engines.tensorrt_library import Log, new_builder
+class Littering(Log):
+    def log(self, severity, msg):
+        if old:
+            cycle = [old.pop()]
+            cycle.append(cycle)
+            del cycle
+        kept.extend([] for _ in range(5000))  # enough for a collection
+old, kept = [], []
+builder = new_builder(Littering())
+old.append(builder)
+del builder
+new_builder(Littering())
+assert not old
+print("built")
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=120)
+    assert done.stdout == b"built\n"
 
 
 def test_a_complaint_is_given_once() -> None:
