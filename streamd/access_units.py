@@ -7,14 +7,15 @@ slices, and these into pieces of one length but for the last. Where a connection
 tells the end, it is believed; whoever breaks the rule later has to show it for four times as long.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import av
 from av.video.stream import VideoStream
 
-_START = b"\0\0\0\1"  # FFmpeg writes it before each NAL unit
+from streamd.frame_numbers import FrameNumbers
+from streamd.nal_units import READERS, START_CODE, Begun, read_h264
+
 _BEFORE_SLICES = 2048  # bytes: parameter sets and the like are shorter
 _HEADERS = 8  # how much longer the first piece of a NAL unit may be than the next ones
 _PICTURES_TO_LEARN = 30
@@ -23,16 +24,6 @@ _CUT_PICTURES_TO_LEARN = 2
 _LARGEST_BYTES = 32_000_000
 
 Packet: TypeAlias = "av.Packet[VideoStream]"
-
-
-class _Begun(NamedTuple):
-    """What begins in a piece, by the first bytes of its NAL units."""
-
-    slices: int
-    is_picture: bool
-    is_key: bool
-    is_disposable: bool
-    recovers_after: int = 0
 
 
 @dataclass(slots=True)
@@ -52,6 +43,7 @@ class Picture:
     # later, all is refreshed.
     recovers_after: int = 0
     slices: int = 0
+    follows_a_loss: bool = False  # a picture is missing before it, upon which it may build
     was_reported_in: bool = False  # a sender report of RTCP came after its first piece
     pieces: list[bytes] = field(default_factory=list)
 
@@ -60,12 +52,12 @@ class Picture:
         """A picture that came in one packet."""
         if codec != "h264" or not packet.size:
             return cls(packet, packet.pts, packet.size, packet.is_keyframe)
-        begun = _read_h264(bytes(memoryview(packet)[:_BEFORE_SLICES]))
+        begun = read_h264(bytes(memoryview(packet)[:_BEFORE_SLICES]))
         # A container calls the begin of a refresh a keyframe, too.
         key = packet.is_keyframe and (begun.is_key or not begun.recovers_after)
         return cls(packet, packet.pts, packet.size, key, begun.is_disposable, begun.recovers_after)
 
-    def append(self, piece: bytes, begun: _Begun | None) -> None:
+    def append(self, piece: bytes, begun: Begun | None) -> None:
         """Another piece, and what begins in it."""
         self.pieces.append(piece)
         self.size += len(piece)
@@ -145,11 +137,13 @@ class EndOfPicture:
 class AccessUnits:
     """Gathers the pieces of one connection, in their order; see the module.
 
-    Of codecs other than H.264 and H.265 only a new timestamp tells that a picture was whole.
+    Of codecs other than H.264 and H.265 only a new timestamp tells that a picture was whole. Of
+    H.264, `parameter_sets` are those that came beside the stream, with start codes.
     """
 
-    def __init__(self, codec: str) -> None:
-        self._read = {"h264": _read_h264, "hevc": _read_hevc}.get(codec)
+    def __init__(self, codec: str, parameter_sets: bytes = b"") -> None:
+        self._read = READERS.get(codec)
+        self._numbers = FrameNumbers(parameter_sets) if codec == "h264" else None
         self._rule = EndOfPicture()
         self._picture: Picture | None = None
         self._given_early: int | None = None
@@ -158,7 +152,8 @@ class AccessUnits:
         """The pictures that `piece` completes."""
         data, pts = bytes(piece), piece.pts
         # NAL units hold no start code: a piece that goes on with one begins no other.
-        begun = self._read(data) if self._read and data.startswith(_START) else None
+        begun = self._read(data) if self._read and data.startswith(START_CODE) else None
+        is_after_loss = begun and self._numbers and self._numbers.lost_before(data)
         whole, picture = [], self._picture
         if picture is not None and _begins_another(picture, pts, begun):
             self._rule.learn(picture)
@@ -176,6 +171,7 @@ class AccessUnits:
             picture.first, picture.pts = piece, pts
             picture.is_keyframe, picture.recovers_after = False, 0
         self._given_early = None
+        picture.follows_a_loss = picture.follows_a_loss or bool(is_after_loss)
         picture.append(data, begun)
         begins = begun is not None
         foreseen = self._read is not None and self._rule.foresees(picture, len(data), begins=begins)
@@ -192,7 +188,7 @@ class AccessUnits:
         return [] if picture is None else [picture]
 
 
-def _begins_another(picture: Picture, pts: int | None, begun: _Begun | None) -> bool:
+def _begins_another(picture: Picture, pts: int | None, begun: Begun | None) -> bool:
     """Some cameras give two pictures one timestamp, and some what precedes slices one of its own.
 
     A piece that goes on with a NAL unit whose beginning was lost is a picture's.
@@ -202,7 +198,7 @@ def _begins_another(picture: Picture, pts: int | None, begun: _Begun | None) -> 
     if pts == picture.pts:
         return False
     headers = begun is not None and picture.size < _BEFORE_SLICES
-    return not (headers and all(piece.startswith(_START) for piece in picture.pieces))
+    return not (headers and all(piece.startswith(START_CODE) for piece in picture.pieces))
 
 
 def _has_report(piece: Packet) -> bool:
@@ -212,68 +208,3 @@ def _has_report(piece: Packet) -> bool:
     """
     attached = tuple(piece.iter_sidedata())
     return len(attached) > 1 and any(one.data_type == "rtcp_sr" for one in attached)
-
-
-def _read_h264(data: bytes) -> _Begun:
-    """By ITU-T H.264, tables 7-1 and 7.3.3; a recovery point at which all is right is a keyframe.
-
-    nal_ref_idc is 0 for all slices of a picture or for none (7.4.1): nothing builds upon it.
-    """
-    slices, is_picture, is_key, is_disposable = 0, False, False, False
-    recovers_after = 0
-    for at in _nal_units(data):
-        kind = data[at] & 0x1F
-        if kind in (1, 5):
-            is_picture = is_picture or data[at + 1 : at + 2] >= b"\x80"  # first_mb_in_slice is 0
-            is_disposable = not data[at] & 0x60
-            slices += 1
-        elif kind == 6:
-            recovery = _recovery_frame_cnt(data, at + 1)
-            is_key = is_key or recovery == 0
-            recovers_after = recovers_after or recovery or 0
-        is_key = is_key or kind == 5
-    return _Begun(slices, is_picture, is_key, is_disposable, recovers_after)
-
-
-def _recovery_frame_cnt(data: bytes, at: int) -> int | None:
-    """Of the SEI messages at `at` (7.3.2.3.1, D.1.8); None where they tell of no recovery point."""
-    end = data.find(_START, at) % (len(data) + 1)
-    while at + 2 < end:
-        kind, size = data[at], data[at + 1]
-        if kind == 6:
-            return _exp_golomb(data[at + 2 : min(end, at + 2 + size)])
-        if 0xFF in (kind, size):  # a long one, and the last for all that is known
-            return None
-        at += 2 + size
-    return None
-
-
-def _exp_golomb(data: bytes) -> int | None:
-    """The unsigned number that `data` begins with (9.1); None where it is cut off."""
-    length, value = 8 * len(data), int.from_bytes(data, "big")
-    rest = length - 2 * (length - value.bit_length()) - 1
-    return (value >> rest) - 1 if rest >= 0 else None
-
-
-def _read_hevc(data: bytes) -> _Begun:
-    """By ITU-T H.265, tables 7-1 and 7.3.6.1; pictures of random access are keyframes.
-
-    That nothing builds upon a picture is told for a temporal layer only, upon which higher ones
-    may build.
-    """
-    slices, is_picture, is_key = 0, False, False
-    for at in _nal_units(data):
-        kind = data[at] >> 1 & 0x3F
-        if kind < 32:  # first_slice_segment_in_pic_flag
-            is_picture = is_picture or data[at + 2 : at + 3] >= b"\x80"
-            slices += 1
-        is_key = is_key or 16 <= kind <= 23
-    return _Begun(slices, is_picture, is_key, False)
-
-
-def _nal_units(data: bytes) -> Iterator[int]:
-    """Where the NAL units begin of which `data` has the first byte."""
-    at = data.find(_START)
-    while 0 <= at < len(data) - len(_START):
-        yield at + len(_START)
-        at = data.find(_START, at + len(_START))

@@ -73,8 +73,8 @@ class Decoder:
     """Decodes one stream on the calling thread.
 
     One thread a camera suits many cameras, and slice threads would hide damage: FFmpeg marks a
-    frame as corrupt only without them. A damaged frame spoils those that build upon it, which
-    FFmpeg does not mark: they count as damaged up to the next whole keyframe.
+    frame as corrupt only without them. A damaged frame, or one that never came, spoils those that
+    build upon it, which FFmpeg does not mark: they count as damaged up to the next whole keyframe.
 
     `strict` makes H.265 and JPEG decoders refuse what they would conceal. They may then refuse
     all of a camera that is only sloppy: see `refuses_all`.
@@ -175,6 +175,9 @@ class Decoder:
 
     def _origin(self, picture: Picture) -> _Origin:
         wall_ns, monotonic_ns = self._clock.time_ns(), self._clock.monotonic_ns()
+        if picture.follows_a_loss:
+            self._packets += 1
+            self._spoil(self._packets)
         self._packets += 1
         camera_ns = None
         if picture.size:

@@ -222,7 +222,7 @@ class ContainerFeed:
         if self.container.format.name != "rtsp" or codec in _WHOLE_IN_RTP:
             yield from (Picture.whole(packet, codec) for packet in self._demuxed())
             return
-        units = AccessUnits(codec)
+        units = AccessUnits(codec, self.stream.codec_context.extradata or b"")
         for piece in self._demuxed():
             if piece.size:
                 yield from units.add(piece)

@@ -75,8 +75,8 @@ def fed(units: AccessUnits, stream: Sequence[Piece]) -> Iterator[tuple[int, Pict
         yield len(stream), given_picture
 
 
-def joined(units: AccessUnits, stream: Sequence[Piece]) -> list[Packet]:
-    return [one.packet() for _, one in fed(units, stream)]
+def joined(units: AccessUnits, stream: Sequence[Piece]) -> list[Picture]:
+    return [one for _, one in fed(units, stream)]
 
 
 def stream_of(pictures: Sequence[Sequence[bytes]]) -> list[Piece]:
@@ -142,9 +142,9 @@ def test_pictures_of_whatever_slices_are_joined_as_they_were_until_the_rule_is_b
     after = [[*picture(*sizes), *[FILLER] * trailing] for sizes in slices]
     pictures = [*before, *after]
     parts_of: dict[int, list[bytes]] = {}
-    for packet in joined(AccessUnits("h264"), stream_of(pictures)):
-        assert packet.pts is not None
-        parts_of.setdefault(packet.pts, []).append(bytes(packet))
+    for one in joined(AccessUnits("h264"), stream_of(pictures)):
+        assert one.pts is not None
+        parts_of.setdefault(one.pts, []).append(bytes(one.packet()))
     assert list(parts_of) == [3600 * at for at in range(len(pictures))]
     whole = [b"".join(parts) for parts in parts_of.values()]
     assert b"".join(whole) == b"".join(annex_b(nals) for nals in pictures)
@@ -168,7 +168,7 @@ def test_a_camera_that_breaks_the_rule_has_to_show_it_for_longer() -> None:
 
 def test_two_pictures_of_one_timestamp_are_two() -> None:
     stream = [piece for at in range(80) for piece in pieces(STEADY[at % 60], at // 2)]
-    packets = [bytes(packet) for packet in joined(AccessUnits("h264"), stream)]
+    packets = [bytes(one.packet()) for one in joined(AccessUnits("h264"), stream)]
     heads = [SPS + bytes(10)]  # comes with the picture before where that has the same time
     assert b"".join(packets) == b"".join(annex_b(STEADY[at % 60]) for at in range(80))
     assert sum(packet != annex_b(heads) for packet in packets) == 80
@@ -237,7 +237,7 @@ def test_a_report_that_comes_inside_a_picture_is_seen() -> None:
 
 def test_what_no_picture_can_be_is_not_gathered_for_ever() -> None:
     endless = [Piece(START + SLICE + bytes(1_000_000), 7) for _ in range(100)]
-    given_sizes = [packet.size for packet in joined(AccessUnits("h264"), endless)]
+    given_sizes = [one.size for one in joined(AccessUnits("h264"), endless)]
     assert max(given_sizes) < 34_000_000
     assert sum(given_sizes) == sum(len(piece.data) for piece in endless)
 
@@ -281,14 +281,14 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def decoded(clip: Clip, packets: Sequence[Packet]) -> tuple[list[Image], int]:
+def decoded(clip: Clip, pictures: Sequence[Picture]) -> tuple[list[Image], int]:
     """The whole pictures, and how many were damaged."""
     images, damaged = [], 0
     with av.open(io.BytesIO(annex_b(clip.units[0].nals)), format=clip.codec) as container:
         stream = container.streams.video[0]
         decoder = Decoder(stream, SystemClock())
-        for packet in packets:
-            found = decoder.decode(Picture.whole(packet, clip.codec))
+        for one in pictures:
+            found = decoder.decode(one)
             images += [_image(frame.image) for frame in found.frames]
             damaged += found.damaged
     return images, damaged
@@ -316,9 +316,9 @@ def test_real_pictures_are_decoded_as_those_of_the_file_and_have_its_keyframes(
 ) -> None:
     clip = Clip.open(clips[codec])
     stream = [piece for unit in units_of(clip, header) for piece in unit]
-    packets = joined(AccessUnits(codec), stream)
-    assert [packet.is_keyframe for packet in packets] == [unit.keyframe for unit in clip.units]
-    images, damaged = decoded(clip, packets)
+    found = joined(AccessUnits(codec), stream)
+    assert [one.packet().is_keyframe for one in found] == [unit.keyframe for unit in clip.units]
+    images, damaged = decoded(clip, found)
     expected = expected_of(clips[codec])
     assert damaged == 0
     assert len(images) == len(expected) == 100
@@ -360,9 +360,9 @@ def test_a_picture_that_goes_on_is_damage_up_to_the_next_keyframe(
     odd = next(at for at in range(60, 75) if all(len(piece.data) < 1000 for piece in units[at]))
     whole = units[odd].pop()
     units[odd] += [Piece(whole.data[:100], whole.pts), Piece(whole.data[100:], whole.pts)]
-    packets = joined(AccessUnits(codec), [piece for unit in units for piece in unit])
-    assert len(packets) == len(units) + 1
-    images, damaged = decoded(clip, packets)
+    found = joined(AccessUnits(codec), [piece for unit in units for piece in unit])
+    assert len(found) == len(units) + 1
+    images, damaged = decoded(clip, found)
     expected = expected_of(clips[codec])
     next_key = next(at for at in range(odd, 100) if clip.units[at].keyframe)
     assert damaged > 0
