@@ -67,6 +67,12 @@ class Picture:
             self.is_disposable = begun.is_disposable if not self.slices else self.is_disposable
             self.slices += begun.slices
 
+    @property
+    def decoding_s(self) -> float | None:
+        """Its place in the order of decoding, in seconds of the stream."""
+        dts, time_base = self.first.dts, self.first.time_base
+        return None if dts is None or time_base is None else float(dts * time_base)
+
     def packet(self) -> Packet:
         """All of it, for a decoder."""
         if not self.pieces:

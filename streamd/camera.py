@@ -16,7 +16,7 @@ from streamd.slot_writer import Capture, SlotWriter
 from streamd.slots import TsSource
 from streamd.source import Feed, Source
 from streamd.thinning import KeyframeGate
-from streamd.timeline import CameraClock, FileTimeline
+from streamd.timeline import CameraClock, FileTimeline, SegmentPace
 
 Report = Callable[[CameraReport], None]
 
@@ -155,6 +155,7 @@ class Camera:
         gate = KeyframeGate(
             self._plan.fps if feed.info.live else None, self._plan.stall_timeout_s / 2
         )
+        pace = SegmentPace(self._clock) if feed.info.live and feed.info.in_segments else None
         self._last_sign_ns = self._clock.monotonic_ns()
         self._had_keyframe = False
         frames = 0
@@ -163,6 +164,8 @@ class Camera:
         for picture in feed.pictures():
             if self._stop.is_set():
                 raise _Stopped
+            if pace:
+                self._sleep(pace.ahead_s(picture.decoding_s))
             now_ns = self._clock.monotonic_ns()
             if gate.thins and picture.size and self._skips(picture, decoder, gate, now_ns):
                 self._writer.count_skipped(now_ns)

@@ -44,11 +44,15 @@ _HTTP_FORMATS = f"{_CONTAINERS},hls,aac,ac3,eac3,mp3,webvtt"
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What the container says of its video; `fps` is 0 where it says nothing."""
+    """What the container says of its video; `fps` is 0 where it says nothing.
+
+    `in_segments`: many pictures come at once, and then none for as long as these take.
+    """
 
     codec: str
     fps: float
     live: bool
+    in_segments: bool = False
 
 
 class Feed(Protocol):
@@ -135,6 +139,8 @@ class HttpSource:
             "timeout": timeout_us,
             "protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto",
             "format_whitelist": _HTTP_FORMATS,
+            # Of a live stream the newest segment is the first that is read.
+            "live_start_index": "-1",
             # An encoder that starts anew goes on in the stream that is read, not in one beside it.
             "merge_pmt_versions": "1",
             **_tls_options(self.camera),
@@ -213,6 +219,7 @@ class ContainerFeed:
             codec=stream.codec_context.name,
             fps=float(rate) if rate and rate < 1000 else 0.0,
             live=container.duration is None if live is None else live,
+            in_segments=container.format.name == "hls",
         )
         return cls(container, stream, info, camera.stall_timeout_s)
 

@@ -1,4 +1,4 @@
-"""When frames count as captured: those of a recording, and those of a camera with a clock."""
+"""When frames count as captured: of a recording, of segments, of a camera with a clock."""
 
 from collections.abc import Callable
 
@@ -10,6 +10,11 @@ _LONGEST_STEP_S = 60.0
 # Less is what rounding leaves of a pts that came twice: a tick of 90 kHz is 11 microseconds.
 _SHORTEST_STEP_S = 1e-6
 _TOLD_AGAIN_NS = 600_000_000_000
+# Segments are played so much faster than they were taken: what is read stays at the stream's end,
+# whatever its clock does and however far before that the first one began.
+_PLAYING_SPEED = 1.02
+_LONGEST_WAIT_S = 5.0  # for one picture: where more is asked for, the times of the stream jumped
+_LATE_S = 0.05
 
 
 class FileTimeline:
@@ -75,6 +80,29 @@ class FileTimeline:
         is_pace = abs(gap_s - self._gap_s) <= 0.1 * self._gap_s
         self._last_pts_s, self._gap_s = pts_s, gap_s
         return max(_LONGEST_STEP_S, 1.1 * gap_s if is_pace else 0.0)
+
+
+class SegmentPace:
+    """When pictures are due of a live stream that comes in segments, each all at once (HLS).
+
+    They are played as they were taken. Where the next segment is late, what is in it is later, too.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._stream_s = self._since_s = 0.0  # a moment of the stream, and when it was played
+        self._plays = False
+
+    def ahead_s(self, decoding_s: float | None) -> float:
+        """Seconds until the picture of that time in the stream is due; 0 where it tells none."""
+        if decoding_s is None:
+            return 0.0
+        now_s = self._clock.monotonic_ns() / 1e9
+        due_s = self._since_s + (decoding_s - self._stream_s) / _PLAYING_SPEED
+        if self._plays and -_LATE_S <= due_s - now_s <= _LONGEST_WAIT_S:
+            return max(0.0, due_s - now_s)
+        self._stream_s, self._since_s, self._plays = decoding_s, now_s, True
+        return 0.0
 
 
 class CameraClock:

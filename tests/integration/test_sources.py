@@ -1,6 +1,7 @@
 """Every kind of source and codec through the whole daemon."""
 
 import contextlib
+import itertools
 import socket
 import ssl
 import threading
@@ -135,6 +136,20 @@ def test_of_the_variants_of_an_hls_stream_the_largest_is_read(tmp_path: Path) ->
         with WatchedCamera(url) as camera:
             camera.wait_frames(20)
             assert {frame.width for frame in camera.frames} == {640}
+
+
+def test_a_live_stream_of_segments_is_read_at_its_own_pace(clip: Clip) -> None:
+    segment_s = 2.0
+    with HttpServer() as web:
+        url = web.hls("/live.m3u8", clip.path, segment_s=segment_s)
+        with WatchedCamera(url) as camera:
+            camera.wait_frames(1)
+            frames = int(3 * segment_s * clip.fps)
+            camera.wait_frames(frames)
+            shown = [frame.capture.media_s for frame in camera.frames[:frames]]
+    gaps = [after - before for before, after in itertools.pairwise(shown)]
+    assert max(gaps) < 0.75 * segment_s
+    assert sum(gap > 0.5 / clip.fps for gap in gaps) > 0.8 * len(gaps)
 
 
 def television(path: Path) -> list[bytes]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamd.timeline import CameraClock, FileTimeline
+from streamd.timeline import CameraClock, FileTimeline, SegmentPace
 
 from .fakes import FakeClock
 
@@ -167,3 +167,54 @@ def test_without_a_limit_no_camera_clock_is_used() -> None:
     judge = Judge(0.0)
     assert not judge.believes(0.0)
     assert not judge.told
+
+
+def played(clock: FakeClock, *segments: tuple[float, list[float | None]]) -> list[float]:
+    """When each picture is shown: of segments that are there at a time, and the times in them."""
+    pace, shown = SegmentPace(clock), []
+    for there_s, decoding_s in segments:
+        clock.advance(max(0.0, there_s - clock.monotonic_ns() / 1e9))
+        for each in decoding_s:
+            clock.advance(pace.ahead_s(each))
+            shown.append(clock.monotonic_ns() / 1e9)
+    return shown
+
+
+def seconds(first: float, count: int, period_s: float = 0.1) -> list[float | None]:
+    return [first + period_s * at for at in range(count)]
+
+
+def test_segments_are_played_as_they_were_taken() -> None:
+    clock = FakeClock()
+    start_s = clock.monotonic_ns() / 1e9
+    shown = played(clock, *((start_s + 2 * n, seconds(50 + 2 * n, 20)) for n in range(5)))
+    gaps = [b - a for a, b in itertools.pairwise(shown)]
+    assert min(gaps) > 0.05
+    assert max(gaps) < 0.2
+    assert shown[-1] - start_s == pytest.approx(9.9, abs=0.1)
+
+
+def test_what_began_a_segment_behind_the_end_comes_up_to_it() -> None:
+    clock = FakeClock()
+    start_s = clock.monotonic_ns() / 1e9
+    times = ((start_s + max(0, 2 * n - 2), seconds(2 * n, 20)) for n in range(100))
+    shown = played(clock, *times)
+    assert shown[19] - start_s == pytest.approx(1.9, abs=0.1)  # two seconds behind
+    assert shown[-1] - start_s == pytest.approx(197.9, abs=0.1)  # of the 199.9 that were taken
+
+
+def test_a_late_segment_is_played_at_its_own_pace() -> None:
+    clock = FakeClock()
+    start_s = clock.monotonic_ns() / 1e9
+    shown = played(clock, (start_s, seconds(0, 20)), (start_s + 9, seconds(2, 20)))
+    assert shown[20] == pytest.approx(start_s + 9)
+    assert min(b - a for a, b in itertools.pairwise(shown)) > 0.09
+
+
+@pytest.mark.parametrize("jump_s", [-1000.0, 6.0, 1e9])
+def test_times_that_jump_are_not_waited_for(jump_s: float) -> None:
+    clock = FakeClock()
+    start_s = clock.monotonic_ns() / 1e9
+    shown = played(clock, (start_s, [*seconds(2000, 10), *seconds(2000 + jump_s, 10), None]))
+    assert shown[-1] - start_s < 2.0
+    assert shown[10] == shown[9]
