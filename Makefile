@@ -29,6 +29,7 @@ demo: $(VENV)/.demo ## the whole system with synthetic cameras; Ctrl-C ends it
 	$(BIN)/streamd demo $(ARGS)
 
 test: $(VENV)/.dev ## all tests but the slow ones
+	@$(BIN)/python -m compileall -q streamd # hundreds of processes import it, none of which may keep it
 	$(BIN)/pytest $(PARALLEL) $(LIMITS) $(ARGS)
 
 test-all: $(VENV)/.dev ## all tests that this machine can run

@@ -1,12 +1,16 @@
 """The entry of the program, also of `python -m streamd`.
 
 Every worker process imports the module that the program was started from. So this one imports
-nothing at its top: a worker must not pay for the command line.
+nothing of ours at its top: a worker must not pay for the command line.
 """
+
+import os
 
 
 def main() -> None:
     """Runs the command line."""
+    # Nothing here has work for NumPy's OpenBLAS, which starts a thread a core in each process.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from streamd.config.secrets import mask_text  # noqa: PLC0415  # see the module's docstring
     from streamd.prctl import rewrite_arguments  # noqa: PLC0415
 

@@ -274,7 +274,7 @@ def test_a_recovery_point_is_a_keyframe_unless_pictures_are_refreshed_part_by_pa
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("clips")
-    scene = Scene(3, 1280, 720, fps=25)
+    scene = Scene(3, 640, 360, fps=25)
     return {
         codec: write_clip(folder / f"{codec}.mp4", scene, 4.0, codec).path
         for codec in ("h264", "hevc")
