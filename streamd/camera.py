@@ -73,6 +73,7 @@ class Camera:
         self._timeline = FileTimeline(clock)
         self._camera_clock = CameraClock(plan.max_clock_offset_s, self._tell_of_clock)
         self._recording = False
+        self._taken = 0  # frames of a recording that an earlier reader took, and come again
         self._strict, self._refused = True, False
         self._had_keyframe = False  # since the source was opened
         self._online_ns: int | None = None
@@ -159,8 +160,8 @@ class Camera:
         self._last_sign_ns = self._clock.monotonic_ns()
         self._had_keyframe = False
         frames = 0
-        if not feed.info.live:
-            self._timeline.restart()
+        if self._recording:
+            self._begin_recording()
         for picture in feed.pictures():
             if self._stop.is_set():
                 raise _Stopped
@@ -173,7 +174,7 @@ class Camera:
                 continue
             decoded = decoder.decode(picture)
             self._had_keyframe = self._had_keyframe or picture.is_keyframe
-            self._writer.count_decoding(decoded.cpu_ns, decoded.damaged)
+            self._writer.count_decoding(decoded.cpu_ns, 0 if self._taken else decoded.damaged)
             if decoded.keyframe or decoded.frames:
                 self._last_sign_ns = self._clock.monotonic_ns()
             for frame in decoded.frames:
@@ -185,6 +186,17 @@ class Camera:
                 break
         if not frames:
             raise SourceError(Reason.INVALID_DATA, "holds no frame that can be decoded")
+
+    def _begin_recording(self) -> None:
+        """Goes on where a reader died that was there before, unless the file is looped."""
+        if self._plan.loop:
+            self._timeline.restart()
+            return
+        begun = self._writer.begin_recording(self._clock.time_ns(), self._clock.monotonic_ns())
+        self._timeline.restart((begun.wall_ns, begun.monotonic_ns))
+        self._taken = begun.frames
+        if begun.frames:
+            get_logger(camera=self._plan.id).info("recording_resumed", frames_taken=begun.frames)
 
     def _skips(self, picture: Picture, decoder: Decoder, gate: KeyframeGate, now_ns: int) -> bool:
         """Leaves out `picture` where nobody wants it, nor one that builds upon it."""
@@ -217,6 +229,10 @@ class Camera:
         if delivers != self._told and is_due:
             self._told, self._told_ns = delivers, now_ns
             self._tell_online(feed, frame)
+        if self._taken:
+            self._taken -= 1
+            self._writer.pass_over(self._timeline.place(frame.pts_s))
+            return
         capture = self._dated_live(frame) if feed.info.live else self._dated_file(frame)
         if not self._writer.write(frame, capture, decode_ns):
             raise _Stopped

@@ -27,6 +27,9 @@ INGEST = (
     "scaled",
     "last_frame_ns",
     "thread",  # threading.get_ident() of the reader, to tell who crashed
+    "began_wall_ns",  # of a recording: when its first reader began, epoch
+    "began_ns",  # and monotonic
+    "read_again",  # frames that were booked as lost_ingest and then had another outcome
 )
 INFERENCE = (
     "inferred_event",  # the frame's event is with Redis, on disk, or lost and counted as that
@@ -211,6 +214,11 @@ class Ledger:
     def reset(self, camera: int) -> None:
         """Begins anew, for another camera; nobody may be counting there."""
         self._counts[camera] = 0
+
+    def lost(self, camera: int) -> int:
+        """Frames that were captured, with no other outcome than to be lost with a worker."""
+        lost = self.get(camera, "lost_ingest") + self.get(camera, "lost_inference")
+        return lost - self.get(camera, "read_again")
 
     def dropped(self, camera: int) -> int:
         """Frames of a camera that were to be inferred and were not."""

@@ -82,6 +82,15 @@ class Capture:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """When a recording was first begun (epoch, monotonic), and how many frames of it were taken."""
+
+    wall_ns: int
+    monotonic_ns: int
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
 class SlotRing:
     """A camera's share of the pool, as its writer needs it.
 
@@ -194,6 +203,28 @@ class SlotWriter:
         self._seq = 0
         self._box: Letterbox | None = None
         self._painted: dict[int, Letterbox] = {}
+
+    def begin_recording(self, wall_ns: int, monotonic_ns: int) -> Begun:
+        """What is known of a recording that is opened now: its reader may not be the first one.
+
+        Frames are counted as they come out whole; what a dead reader held was not taken.
+        """
+        ledger, camera = self._ledger, self._camera
+        if not ledger.get(camera, "began_ns"):
+            ledger.set(camera, "began_wall_ns", wall_ns)
+            ledger.set(camera, "began_ns", monotonic_ns)
+        lost = ledger.get(camera, "lost_ingest")
+        ledger.set(camera, "read_again", lost)
+        self._seq = ledger.get(camera, "captured") - lost
+        return Begun(
+            ledger.get(camera, "began_wall_ns"),
+            ledger.get(camera, "began_ns"),
+            self._seq - ledger.get(camera, "decode_error"),
+        )
+
+    def pass_over(self, media_s: float) -> None:
+        """A frame of a recording that an earlier reader took: only the rate cap hears of it."""
+        self._cap.admits(media_s)
 
     def count_decoding(self, cpu_ns: int, damaged: int) -> None:
         """Books the work on one packet, and the frames of it that could not be decoded whole."""

@@ -222,10 +222,11 @@ class Supervisor:
     def _exit_code(self) -> int:
         states = [entry.report.state for entry in self._fleet.cameras.values()]
         # A batch job that could not deliver has failed; a service is not ended for that.
-        ledger, totals = self._layout.ledger, self._fleet.totals()
+        ledger, places = self._layout.ledger, self._layout.places.values()
         undelivered = self._until_done and (
-            any(totals[outcome] for outcome in ("in_flight", "lost_ingest", "lost_inference"))
-            or any(ledger.get(place.index, "events_lost") for place in self._layout.places.values())
+            self._fleet.totals()["in_flight"] > 0
+            or any(ledger.lost(place.index) for place in places)
+            or any(ledger.get(place.index, "events_lost") for place in places)
             or any(
                 ledger.get_worker(worker.number, "spool_events") for worker in self._crew.inference
             )

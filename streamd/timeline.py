@@ -37,11 +37,14 @@ class FileTimeline:
         # What to add to a pts: now, and before the last jump, which a single bad pts ends at once.
         self._offset_s = self._former_offset_s = 0.0
 
-    def restart(self) -> None:
-        """The file begins anew: what comes follows what came."""
+    def restart(self, began_ns: tuple[int, int] | None = None) -> None:
+        """The file begins anew: what comes follows what came.
+
+        `began_ns` is when it did so for the first time, if not now (epoch, monotonic).
+        """
         if self._start_wall_ns is None:
-            self._start_wall_ns = self._clock.time_ns()
-            self._start_ns = self._clock.monotonic_ns()
+            now_ns = self._clock.time_ns(), self._clock.monotonic_ns()
+            self._start_wall_ns, self._start_ns = began_ns or now_ns
             return
         self._offset_s = self._former_offset_s = self._last_s + self._step_s
         self._last_pts_s = None

@@ -17,7 +17,7 @@ from streamd.decoder import DecodedFrame
 from streamd.errors import Reason
 from streamd.hwaccel import Accelerator
 from streamd.messages import CameraReport, CameraState
-from streamd.slot_writer import Capture, RateCap, SlotWriter
+from streamd.slot_writer import Begun, Capture, RateCap, SlotWriter
 from streamd.source import source_for
 
 T = TypeVar("T")
@@ -52,6 +52,9 @@ class _Writer(SlotWriter):
         self.damaged = 0
         self.skipped = 0
         self._look = look
+
+    def begin_recording(self, wall_ns: int, monotonic_ns: int) -> Begun:
+        return Begun(wall_ns, monotonic_ns, 0)
 
     # The arguments are those of SlotWriter.
     def count_decoding(self, cpu_ns: int, damaged: int) -> None:  # noqa: ARG002

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import psutil
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamd.demo.clips import Clip, write_clip
@@ -353,6 +354,30 @@ def test_a_killed_ingest_worker_takes_only_its_own_cameras(
     assert all(balanced(camera["frames"]) for camera in running.cameras().values())
     ids = [event.id for event in running.events("a")]
     assert len(set(ids)) == len(ids)
+
+
+def test_a_recording_whose_reader_dies_goes_on_where_it_was(
+    daemon: DaemonFactory, clip: Clip
+) -> None:
+    running = daemon(
+        f"publish: all\ncameras: [{{id: a, url: {clip.path}, paced: true}}]", "--until-done"
+    )
+    for taken in (10, 25):
+        running.wait_events(taken)
+        running.children("ingest-0")[0].send_signal(signal.SIGKILL)
+        running.wait_for_log("worker_died", worker="ingest-0")
+        eventually(lambda: running.children("ingest-0"))
+    assert running.wait() == 0
+    events = running.events()
+    expected = [pytest.approx(at / clip.fps, abs=0.002) for at in range(len(clip.truth))]
+    assert [event.data.pts for event in events] == expected
+    assert len({event.id for event in events}) == len(events)
+    assert len({event.id.split(":")[1] for event in events}) == 3  # sessions
+    # As if nothing had happened: the next frame is dated by its place in the recording.
+    steps_s = [(b.ts - a.ts) / 1000 for a, b in pairwise(events)]
+    assert steps_s == [pytest.approx(1 / clip.fps, abs=0.01)] * len(steps_s)
+    first, second = running.logged("recording_resumed")
+    assert 10 <= first["frames_taken"] < second["frames_taken"]
 
 
 def test_workers_die_with_their_supervisor(daemon: DaemonFactory, clip: Clip) -> None:

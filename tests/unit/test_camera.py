@@ -18,7 +18,7 @@ from streamd.decoder import DecodedFrame
 from streamd.errors import Reason, SourceError
 from streamd.hwaccel import Accelerator
 from streamd.messages import CameraReport, CameraState
-from streamd.slot_writer import Capture, RateCap, SlotWriter
+from streamd.slot_writer import Begun, Capture, RateCap, SlotWriter
 from streamd.slots import TsSource
 from streamd.source import Feed, StreamInfo
 
@@ -131,6 +131,14 @@ class FakeWriter(SlotWriter):
         self.damaged = 0
         self.accepts: Callable[[], bool] = lambda: True
         self.skipped = 0
+        self.begun: Begun | None = None
+        self.passed_over: list[float] = []
+
+    def begin_recording(self, wall_ns: int, monotonic_ns: int) -> Begun:
+        return self.begun or Begun(wall_ns, monotonic_ns, 0)
+
+    def pass_over(self, media_s: float) -> None:
+        self.passed_over.append(media_s)
 
     def wants(self, now_ns: int) -> bool:
         return not self.captures
@@ -405,6 +413,40 @@ def test_a_loop_opens_its_file_again_and_its_times_go_on(clip: Path) -> None:
     assert rig.states == [CONNECTING, ONLINE, STOPPED]
     assert_times_increase(rig.writer.captures, 3 * FRAMES)
     assert rig.writer.captures[-1].media_s == pytest.approx((3 * FRAMES - 1) / FPS)
+
+
+@pytest.mark.parametrize("paced", [False, True])
+def test_a_recording_goes_on_with_the_first_frame_that_no_reader_has_taken(
+    clip: Path, paced: bool
+) -> None:
+    whole, rest = (Rig(lambda: FakeFeed(clip, live=False), paced=paced) for _ in range(2))
+    began_ns = rest.clock.time_ns(), rest.clock.monotonic_ns()
+    rest.writer.begun = Begun(*began_ns, frames=5)
+    rest.clock.advance(0.75)
+    whole.run()
+    rest.run()
+    assert rest.writer.passed_over == pytest.approx([n / FPS for n in range(5)])
+    for field_ in ("media_s", "wall_ns"):
+        expected = [getattr(one, field_) for one in whole.writer.captures[5:]]
+        assert [getattr(one, field_) for one in rest.writer.captures] == expected
+    if paced:  # what is late comes at once, and then in time
+        assert sum(rest.clock.waits_s) == pytest.approx((FRAMES - 1) / FPS - 0.75)
+
+
+def test_damage_that_an_earlier_reader_booked_is_not_booked_again(clip: Path) -> None:
+    rig = Rig(lambda: FakeFeed(clip, live=False, damaged=True))
+    rig.writer.begun = Begun(1, 1, frames=5)
+    rig.run_until_openings_end()
+    assert rig.writer.damaged == 0
+
+
+def test_a_looped_file_begins_anew_with_each_reader(clip: Path) -> None:
+    rig = Rig(lambda: FakeFeed(clip, live=False), loop=True)
+    rig.writer.begun = Begun(1, 1, frames=5)
+    rig.writer.accepts = lambda: len(rig.writer.captures) < FRAMES
+    rig.run()
+    assert len(rig.writer.captures) == FRAMES
+    assert rig.writer.captures[0].media_s == 0
 
 
 def test_a_paced_file_is_delivered_in_its_own_time(clip: Path) -> None:

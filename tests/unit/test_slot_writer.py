@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import av
 import numpy as np
@@ -17,7 +18,7 @@ from streamd.errors import SourceError
 from streamd.ledger import Ledger
 from streamd.letterbox import PAD_VALUE, FastScaler, Scaler
 from streamd.motion import MotionGate
-from streamd.slot_writer import Capture, RateCap, SlotRing, SlotWriter, Space, Waiters
+from streamd.slot_writer import Begun, Capture, RateCap, SlotRing, SlotWriter, Space, Waiters
 from streamd.slots import FrameMeta, Ring, SlotPool, TsSource
 
 from .fakes import (
@@ -63,7 +64,8 @@ class Rig:
         self.rings = 0
         self.space = space or ServedSpace(self.read_oldest)
         self.scaler = FlatScaler()
-        self.writer = SlotWriter(
+        self.successor = partial(
+            SlotWriter,
             camera=camera,
             session=1_763_800_000,
             slots=SlotRing(self.pool, RING, (SQUARE,), self.ring_bell, self.space),
@@ -72,6 +74,7 @@ class Rig:
             fps=fps,
             motion=motion,
         )
+        self.writer = self.successor()
         self.read: list[FrameMeta] = []
 
     def ring_bell(self) -> None:
@@ -106,6 +109,27 @@ def test_a_live_frame_is_dropped_and_never_waits_while_all_slots_are_unread() ->
     assert rig.ledger.get(1, "ring_full") == 3
     assert isinstance(rig.space, ServedSpace)
     assert rig.space.waits == 0
+
+
+def test_a_recording_goes_on_after_the_frames_that_came_whole_and_were_not_lost() -> None:
+    rig = Rig(fps=10)
+    assert rig.writer.begin_recording(5, 6) == Begun(5, 6, 0)
+    rig.writer.count_decoding(0, damaged=2)
+    for media_s in (0.0, 0.03, 0.1):
+        rig.writer.write(decoded_frame(), capture(media_s, lossless=True), 0)
+    rig.ledger.add(1, "captured")
+    assert rig.ledger.close_ingest(1, rig.pool.submitted(RING)) == 1
+    assert rig.ledger.lost(1) == 1
+    again = rig.successor()
+    assert again.begin_recording(7, 8) == Begun(5, 6, 3)
+    assert rig.ledger.lost(1) == 0
+    for media_s in (0.0, 0.03, 0.1):
+        again.pass_over(media_s)
+    for media_s in (0.13, 0.2):
+        rig.read_oldest()
+        again.write(decoded_frame(), capture(media_s, lossless=True), 0)
+    (slot,) = rig.ready()
+    assert rig.pool.take(slot).seq == 6  # two were damaged, and the one at 0.13 s is above the rate
 
 
 def test_a_still_frame_takes_a_slot_without_an_image_until_a_result_was_lost() -> None:
