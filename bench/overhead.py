@@ -40,6 +40,7 @@ from streamd.letterbox import Letterbox
 from streamd.memory import Doorbell
 from streamd.model_instance import ModelInstance
 from streamd.prctl import die_with_parent
+from streamd.pulse import Pulse
 from streamd.slot_writer import Capture, SlotRing, SlotWriter, Space, Waiters
 from streamd.slots import InputShape, SlotPool, TsSource, lay_out_rings
 from streamd.specs import InferenceSpec, ReadCamera, WorkerIdentity
@@ -187,7 +188,7 @@ def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
     results = results_for(spec, link, model.runners)
     results.start()
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
-    Collector(spec, model, results, threading.Event(), orders).run()
+    Collector(spec, model, results, threading.Event(), orders, Pulse()).run()
 
 
 class _Nothing:

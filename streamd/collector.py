@@ -12,6 +12,7 @@ from streamd.events import InferredFrame
 from streamd.memory import Doorbell
 from streamd.messages import LetCameraGo, TakeCameraToo
 from streamd.model_instance import Batch, Desk, ModelInstance
+from streamd.pulse import Pulse
 from streamd.results import BatchResult, Results
 from streamd.scheduling import Scheduling
 from streamd.slots import FrameMeta
@@ -37,6 +38,7 @@ class Collector:
         results: Results,
         stop: threading.Event,
         orders: "queue.SimpleQueue[Order]",
+        pulse: Pulse,
     ) -> None:
         self._spec = spec
         self._pool, self._ledger = spec.pool, spec.ledger
@@ -52,7 +54,7 @@ class Collector:
             self._add(camera)
         self._freed = Doorbell()
         self._busy = False
-        self._desk = Desk(self._release, results.enter, self._freed.ring)
+        self._desk = Desk(self._release, results.enter, self._freed.ring, pulse)
         self._model = model
         self._retired: list[ModelInstance] = []
 

@@ -25,6 +25,7 @@ from streamd.messages import (
     UseModel,
 )
 from streamd.model_instance import ModelInstance, load_instance
+from streamd.pulse import Pulse
 from streamd.results import Outlet, Results
 from streamd.specs import InferenceSpec
 from streamd.worker import SupervisorLink, run_worker
@@ -42,15 +43,21 @@ def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
     stop = threading.Event()
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     successor = NextModel(spec, link, orders)
+    pulse, log = Pulse(), get_logger(worker=spec.identity.name)
+
+    def is_well() -> bool:
+        hangs = pulse.hangs()
+        if hangs:
+            log.error("inference_hangs", effect="the worker will be ended and started again")
+        return not hangs
 
     def serve() -> None:
         # Pings are answered from the start: a large engine takes long to load.
-        link.serve({}, lambda message: _order(spec, orders, successor, message))
+        link.serve({}, lambda message: _order(spec, orders, successor, message), is_well)
         stop.set()
         spec.ready.ring()
 
     began = time.monotonic()
-    log = get_logger(worker=spec.identity.name)
     # What is asked for before there is a model waits for it.
     threading.Thread(target=serve, name="link", daemon=True).start()
     model = load_instance(
@@ -58,7 +65,7 @@ def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
     )
     results = results_for(spec, link, model.runners)
     results.start()
-    collector = Collector(spec, model, results, stop, orders)
+    collector = Collector(spec, model, results, stop, orders, pulse)
     link.send(_report(model, time.monotonic() - began))
     successor.first_is_ready()
     collector.run()

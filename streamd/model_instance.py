@@ -22,6 +22,7 @@ from streamd.events import InferredFrame
 from streamd.logs import get_logger
 from streamd.overload import LatencyTarget
 from streamd.postprocess import Detector
+from streamd.pulse import Pulse
 from streamd.results import BatchResult
 from streamd.slots import InputShape, SlotPool
 
@@ -46,12 +47,13 @@ class Desk:
     """What a batch passes on its way, called on the thread of its runner.
 
     `loaded`: its slots are not needed any more. `inferred`: here is its result. `free`: the runner
-    may have the next one.
+    may have the next one. `pulse` knows of each batch that is running.
     """
 
     loaded: Callable[[Batch], None]
     inferred: Callable[[int, BatchResult], None]
     free: Callable[[], None]
+    pulse: Pulse
 
 
 class ModelInstance:
@@ -171,7 +173,9 @@ class ModelInstance:
     def _serve(self, runner: Runner, desk: Desk) -> None:
         """A runner's thread."""
         while (batch := self._work.get()) is not None:
-            desk.inferred(batch.number, self._infer(runner, batch, desk))
+            with desk.pulse.running():
+                result = self._infer(runner, batch, desk)
+            desk.inferred(batch.number, result)
             self._free.release()
             desk.free()
 

@@ -36,24 +36,29 @@ class SupervisorLink:
         self,
         bells: dict[Doorbell, Callable[[], None]],
         order: Callable[[ToWorker], None] = lambda _: None,
+        is_well: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Answers pings, calls what belongs to a rung bell and `order`, until told to stop."""
+        """Answers pings, calls what belongs to a rung bell and `order`, until told to stop.
+
+        While it is not `is_well`, pings are not answered: the supervisor ends the process then.
+        """
         waited_for: list[Any] = [self._connection, *bells]
         while True:
             for ready in wait(waited_for):
                 if isinstance(ready, Doorbell):
                     ready.clear()
                     bells[ready]()
-                elif self._told_to_stop(order):
+                elif self._told_to_stop(order, is_well):
                     return
 
-    def _told_to_stop(self, order: Callable[[ToWorker], None]) -> bool:
+    def _told_to_stop(self, order: Callable[[ToWorker], None], is_well: Callable[[], bool]) -> bool:
         try:
             message = self._connection.recv()
         except (EOFError, ConnectionResetError):
             os._exit(1)
         if isinstance(message, Ping):
-            self.send(Pong(message.number))
+            if is_well():
+                self.send(Pong(message.number))
         elif not isinstance(message, Stop):
             order(message)
         return isinstance(message, Stop)

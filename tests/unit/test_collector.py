@@ -12,6 +12,7 @@ from streamd.config import CameraConfig
 from streamd.ledger import Ledger
 from streamd.memory import Doorbell
 from streamd.overload import LatencyTarget
+from streamd.pulse import Pulse
 from streamd.slots import Ring, SlotPool
 from streamd.specs import ReadCamera
 
@@ -67,7 +68,9 @@ class Rig:
             infer=lambda batch: self.inferred.extend(f.meta.seq for f in batch.frames),
         )
         results: Any = Stub(enter=None, expect=lambda _: 0)
-        self.collector = Collector(spec, model, results, threading.Event(), queue.SimpleQueue())
+        self.collector = Collector(
+            spec, model, results, threading.Event(), queue.SimpleQueue(), Pulse()
+        )
 
     def submit(self, seq: int, *, still: bool = False, age_ms: int = 0) -> None:
         slot = self.pool.free_slot(Ring(0, 4))
