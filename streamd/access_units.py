@@ -13,6 +13,7 @@ from typing import TypeAlias, cast
 import av
 from av.video.stream import VideoStream
 
+from streamd.clock import Clock, SystemClock
 from streamd.frame_numbers import FrameNumbers
 from streamd.nal_units import READERS, START_CODE, Begun, read_h264
 
@@ -31,7 +32,8 @@ class Picture:
     """A picture that came and is not decoded: the access unit of H.264 and H.265.
 
     Its pieces are joined only where it is decoded; of most pictures of many cameras, no more is
-    asked than what stands here. `size` is in bytes; the empty one ends a stream.
+    asked than what stands here. `size` is in bytes; the empty one ends a stream. `came_ns` is when
+    its last piece came (epoch, monotonic), None where it was whole at once: then it is now.
     """
 
     first: Packet  # has the times of the picture, and all of it where there are no pieces
@@ -44,6 +46,7 @@ class Picture:
     recovers_after: int = 0
     slices: int = 0
     follows_a_loss: bool = False  # a picture is missing before it, upon which it may build
+    came_ns: tuple[int, int] | None = None
     was_reported_in: bool = False  # a sender report of RTCP came after its first piece
     pieces: list[bytes] = field(default_factory=list)
 
@@ -57,9 +60,10 @@ class Picture:
         key = packet.is_keyframe and (begun.is_key or not begun.recovers_after)
         return cls(packet, packet.pts, packet.size, key, begun.is_disposable, begun.recovers_after)
 
-    def append(self, piece: bytes, begun: Begun | None) -> None:
-        """Another piece, and what begins in it."""
+    def append(self, piece: bytes, begun: Begun | None, came_ns: tuple[int, int]) -> None:
+        """Another piece, what begins in it, and when it came."""
         self.pieces.append(piece)
+        self.came_ns = came_ns
         self.size += len(piece)
         if begun is not None:
             self.is_keyframe = self.is_keyframe or begun.is_key
@@ -147,7 +151,13 @@ class AccessUnits:
     H.264, `parameter_sets` are those that came beside the stream, with start codes.
     """
 
-    def __init__(self, codec: str, parameter_sets: bytes = b"") -> None:
+    def __init__(
+        self,
+        codec: str,
+        parameter_sets: bytes = b"",
+        clock: Clock = SystemClock(),  # noqa: B008  # it has no state
+    ) -> None:
+        self._clock = clock
         self._read = READERS.get(codec)
         self._numbers = FrameNumbers(parameter_sets) if codec == "h264" else None
         self._rule = EndOfPicture()
@@ -178,7 +188,7 @@ class AccessUnits:
             picture.is_keyframe, picture.recovers_after = False, 0
         self._given_early = None
         picture.follows_a_loss = picture.follows_a_loss or bool(is_after_loss)
-        picture.append(data, begun)
+        picture.append(data, begun, (self._clock.time_ns(), self._clock.monotonic_ns()))
         begins = begun is not None
         foreseen = self._read is not None and self._rule.foresees(picture, len(data), begins=begins)
         if foreseen and self._rule.holds:

@@ -23,7 +23,7 @@ _FATAL_FORMATS = ("yaf32le", "yaf32be")
 
 @dataclass(frozen=True, slots=True)
 class DecodedFrame:
-    """A whole frame, and when its packet came.
+    """A whole frame, and when the last of its packet came.
 
     `pts_s` is the position in the stream in seconds, None where the stream tells none.
     `arrival_wall_ns` is epoch time, `arrival_ns` monotonic. `camera_ns` is the epoch time of its
@@ -174,7 +174,8 @@ class Decoder:
                     self._is_whole(origin, is_key, corrupt=image.is_corrupt)
 
     def _origin(self, picture: Picture) -> _Origin:
-        wall_ns, monotonic_ns = self._clock.time_ns(), self._clock.monotonic_ns()
+        now_ns = self._clock.time_ns(), self._clock.monotonic_ns()
+        wall_ns, monotonic_ns = picture.came_ns or now_ns
         if picture.follows_a_loss:
             self._packets += 1
             self._spoil(self._packets)

@@ -23,6 +23,8 @@ from streamd.demo.clips import write_clip
 from streamd.scenes import Scene
 from streamd.testing.clip import AccessUnit, Clip
 
+from .fakes import FakeClock
+
 START = b"\0\0\0\1"
 MTU = 1400
 Image = NDArray[np.uint8]
@@ -233,6 +235,21 @@ def test_a_report_that_comes_inside_a_picture_is_seen() -> None:
         attached = ("rtcp_sr", "prft") if number in (2, 5) else ("prft",)
         found += units.add(cast("Packet", FakePacket(piece, attached)))
     assert [one.was_reported_in for one in [*found, *units.rest()]] == [False, False, True]
+
+
+def test_a_picture_came_with_its_last_piece_also_where_only_the_next_one_tells_that() -> None:
+    clock = FakeClock()
+    units = AccessUnits("h264", clock=clock)
+    found: list[Picture] = []
+    came: dict[int | None, tuple[int, int]] = {}
+    for piece in stream_of(STEADY[1:6]):
+        clock.advance(0.01)
+        came[piece.pts] = clock.time_ns(), clock.monotonic_ns()
+        found += units.add(piece.packet())
+    clock.advance(0.2)
+    found += units.rest()
+    assert [one.came_ns for one in found] == [came[one.pts] for one in found]
+    assert len(found) == 5
 
 
 def test_what_no_picture_can_be_is_not_gathered_for_ever() -> None:
