@@ -12,7 +12,6 @@ daemon take turns; medians of the rounds.
 
 import argparse
 import json
-import os
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from bench.daemon import engine_alone
 from bench.limit import read_on_all_cores
 from bench.live import events_of, live_daemon
 from streamd.config import ModelConfig
+from streamd.cores import available_cores
 from streamd.demo.clips import write_clip
 from streamd.engines.model_file import inspect_model
 from streamd.events import Event
@@ -57,7 +57,7 @@ def main() -> None:
             decode_s, scale_s = read_on_all_cores(clip.path, shape)
             frame_s = scale_s + engine_alone(config).cpu_ms / 1000
             a_camera = _SENT_FPS * decode_s + _FPS * frame_s
-            cameras = max(1, round((os.cpu_count() or 1) / 2 / a_camera))
+            cameras = max(1, round(available_cores() / 2 / a_camera))
             found["cameras"].append(cameras)
             model = {"path": asked.model, "max_wait_ms": _MAX_WAIT_MS}
             with (

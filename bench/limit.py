@@ -11,7 +11,6 @@ medians are printed.
 """
 
 import argparse
-import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from bench.full_speed import fps_of, looped
 from streamd.access_units import Picture
 from streamd.clock import SystemClock
 from streamd.config import ModelConfig
+from streamd.cores import available_cores
 from streamd.decoder import Decoder
 from streamd.engines.model_file import inspect_model
 from streamd.letterbox import FastScaler, Letterbox
@@ -47,7 +47,7 @@ class Part:
     @property
     def limit_fps(self) -> float:
         """What the cores could do at best."""
-        return (os.cpu_count() or 1) / (self.decode_s + self.scale_s + self.infer_s)
+        return available_cores() / (self.decode_s + self.scale_s + self.infer_s)
 
 
 def main() -> None:
@@ -88,7 +88,7 @@ def main() -> None:
 
 def read_on_all_cores(clip: Path, shape: InputShape) -> tuple[float, float]:
     """CPU seconds a frame of decoding and of scaling, with all cores busy with it."""
-    with get_context("spawn").Pool(cores := os.cpu_count() or 1) as pool:
+    with get_context("spawn").Pool(cores := available_cores()) as pool:
         costs = pool.starmap(read_alone, [(clip, shape)] * cores, chunksize=1)
     return fmean(cost[0] for cost in costs), fmean(cost[1] for cost in costs)
 

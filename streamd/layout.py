@@ -1,11 +1,11 @@
 """Who does what: cameras to workers, slots to cameras, and the memory they share."""
 
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from streamd.config import CameraConfig, Config
+from streamd.cores import available_cores
 from streamd.engines import ModelInfo
 from streamd.errors import ConfigError, SetupError
 from streamd.ledger import Ledger
@@ -57,7 +57,7 @@ class Layout:
         self.inference_workers = 1
         self.places: dict[int, CameraPlace] = {}
         capacity = len(cameras) + max(_SPARE_CAMERAS, len(cameras) // 4)
-        least = max(os.cpu_count() or 1, math.ceil(capacity / _MOST_CAMERAS_PER_WORKER))
+        least = max(available_cores(), math.ceil(capacity / _MOST_CAMERAS_PER_WORKER))
         workers = least if auto else int(config.ingest.workers)
         self.ingest_workers = min(workers, capacity)
         spare = _LIVE_SLOTS * (capacity - len(cameras))

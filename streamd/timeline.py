@@ -12,7 +12,7 @@ _SHORTEST_STEP_S = 1e-6
 _TOLD_AGAIN_NS = 600_000_000_000
 # Segments are played so much faster than they were taken: what is read stays at the stream's end,
 # whatever its clock does and however far before that the first one began. Not by more: at the end
-# the next segment is waited for, for up to half of one, since a playlist is read again now and then.
+# the next segment is waited for, up to half of one, since a playlist is read now and then only.
 _PLAYING_SPEED = 1.005
 _LONGEST_WAIT_S = 5.0  # for one picture: where more is asked for, the times of the stream jumped
 _LATE_S = 0.05

@@ -1,7 +1,6 @@
 """Ramps the number of cameras, and says in words, JSON and a chart what was found."""
 
 import json
-import os
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from streamd.capacity.kind import CameraKind
 from streamd.capacity.ramp import next_count
 from streamd.capacity.trial import Plan, Trial, run_trial
 from streamd.config import RedisConfig
+from streamd.cores import available_cores
 from streamd.demo.clips import write_clip
 from streamd.engines.model_file import inspect_model
 from streamd.errors import SetupError
@@ -119,11 +119,11 @@ def _report(options: CapacityOptions, fps: float, trials: list[Trial]) -> None:
     if options.plot is not None:
         _draw(options.plot, trials, answer)
     if options.as_json:
-        machine = {"cores": os.cpu_count()}
+        machine = {"cores": available_cores()}
         found = {"answer": answer, "cameras": best.cameras if best.meets else 0}
         print(json.dumps(found | {"machine": machine, "trials": [t.as_dict() for t in trials]}))
         return
-    print(f"\nwhere the time goes with {best.cameras} of them, in % of {os.cpu_count()} cores:")
+    print(f"\nwhere the time goes with {best.cameras} of them, in % of {available_cores()} cores:")
     for stage, share in sorted(best.cpu.items(), key=lambda item: -item[1]):
         print(f"  {stage:18} {100 * share:5.1f}")
     print(f"\n{answer}")

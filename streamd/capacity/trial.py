@@ -1,6 +1,5 @@
 """One number of cameras, for some seconds: what came out, how old it was, where the time went."""
 
-import os
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from streamd.capacity.kind import CameraKind
 from streamd.capacity.senders import Senders
 from streamd.config import RedisConfig
+from streamd.cores import available_cores
 from streamd.redis_client import connect
 from streamd.scrape import FRAMES, Samples, scrape, stage_ms
 from streamd.testing.daemon_run import DaemonRun, write_settings
@@ -160,5 +160,5 @@ def _shares(
         "supervisor": spent_s.get("supervisor", 0.0),
         "simulated cameras": spent_s["simulated cameras"],
     }
-    cores = os.cpu_count() or 1
+    cores = available_cores()
     return {stage: max(0.0, seconds) / took_s / cores for stage, seconds in found.items()}

@@ -1,8 +1,7 @@
 """Engines: a model made ready for one backend, behind one contract."""
 
-import os
-
 from streamd.config import ModelConfig
+from streamd.cores import available_cores
 from streamd.engines.backends import choose_backend, installed_backends, load_backend
 from streamd.engines.contract import CANDIDATES, Engine, EngineSpec, ModelInfo, Runner
 
@@ -23,4 +22,4 @@ def runner_count(config: ModelConfig, engine: EngineSpec) -> int:
     """Batches in flight at once: as configured, else what keeps the device busy, two at least."""
     if config.runners != "auto":
         return config.runners
-    return max(2, min(8, engine.streams, os.cpu_count() or 1))
+    return max(2, min(8, engine.streams, available_cores()))

@@ -1,6 +1,5 @@
 """The ONNX Runtime backend: the portable fallback, and NVIDIA GPUs through its own providers."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from streamd.cores import available_cores
 from streamd.engines.contract import (
     BuildOrder,
     Built,
@@ -37,7 +37,7 @@ class OnnxRuntimeBackend:
     def platform(self) -> Platform:
         """See Backend."""
         names = ", ".join(_PROVIDERS[provider] for provider in _available())
-        return Platform(str(ort.__version__), f"{names}; {os.cpu_count()} cores")
+        return Platform(str(ort.__version__), f"{names}; {available_cores()} cores")
 
     def build(self, order: BuildOrder, folder: Path, tell: Callable[[str], None]) -> Built:
         """See Backend."""
@@ -127,7 +127,7 @@ def _available() -> list[str]:
 
 def _session(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = os.cpu_count() or 1
+    options.intra_op_num_threads = available_cores()
     # Its own log would break the rule of one readable line.
     options.log_severity_level = 4
     try:

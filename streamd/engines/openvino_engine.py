@@ -1,7 +1,6 @@
 """The OpenVINO backend: CPUs, and Intel's GPUs."""
 
 import io
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamd.cores import available_cores
 from streamd.engines.contract import (
     BuildOrder,
     Built,
@@ -36,7 +36,7 @@ _FASTER = 1.03
 _FASTER_WITH_FEWER_STREAMS = 1.25
 _TRIAL_S = 0.6
 # Compiling keeps one core busy, and several times the model's weights in memory.
-_COMPILED_AT_ONCE = min(4, os.cpu_count() or 1)
+_COMPILED_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class OpenVinoBackend:
             for device in self._devices()
         ]
         version = str(ov.get_version()).partition("-")[0]
-        return Platform(version, f"{'; '.join(names)}; {os.cpu_count()} cores")
+        return Platform(version, f"{'; '.join(names)}; {available_cores()} cores")
 
     def build(self, order: BuildOrder, folder: Path, tell: Callable[[str], None]) -> Built:
         """See Backend."""
@@ -84,7 +84,7 @@ class OpenVinoBackend:
                 _file(folder, shape, batch).write_bytes(compiled.export_model().getvalue())
                 return f"compiled {shape}, batch {batch}"
 
-            with ThreadPoolExecutor(_COMPILED_AT_ONCE) as threads:
+            with ThreadPoolExecutor(min(_COMPILED_AT_ONCE, available_cores())) as threads:
                 for step in threads.map(compile_one, product(order.shapes, order.ladder)):
                     tell(step)
         except RuntimeError as error:
@@ -140,7 +140,7 @@ class OpenVinoBackend:
 
         Raises EngineError where there is none.
         """
-        cores = os.cpu_count() or 1
+        cores = available_cores()
         counts = {1, 2, max(1, cores // 4), max(1, cores // 2)} & set(range(1, cores + 1))
         streams = sorted(counts, reverse=True)
         found = False
@@ -281,7 +281,7 @@ def _properties(setting: _Setting) -> dict[str, Any]:
         properties.hint.performance_mode(): properties.hint.PerformanceMode.THROUGHPUT,
     }
     if setting.device == "CPU":
-        found[properties.inference_num_threads()] = os.cpu_count() or 1
+        found[properties.inference_num_threads()] = available_cores()
         # Each network would pin its first stream to the same core: two shapes would share one.
         found[properties.hint.enable_cpu_pinning()] = False
     return found

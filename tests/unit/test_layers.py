@@ -13,8 +13,8 @@ import streamd
 # Low to high. A module imports from the layers below its own; a package counts as one module, and
 # `streamd` itself is its __init__.py.
 LAYERS = (
-    "streamd errors clock memory nal_units notify pulse journal log_file nvidia nvml prctl scenes "
-    "scrape spool_records usage",
+    "streamd errors clock cores memory nal_units notify pulse journal log_file nvidia nvml prctl "
+    "scenes scrape spool_records usage",
     "config frame_numbers",
     "slots timeline rtcp access_units turnstile logs ledger child hwaccel allocation thinning "
     "scheduling watchdog signals",
