@@ -41,8 +41,9 @@ from streamd.memory import Doorbell
 from streamd.model_instance import ModelInstance
 from streamd.prctl import die_with_parent
 from streamd.pulse import Pulse
-from streamd.slot_writer import Capture, SlotRing, SlotWriter, Space, Waiters
+from streamd.slot_writer import Capture, SlotRing, SlotWriter
 from streamd.slots import InputShape, SlotPool, TsSource, lay_out_rings
+from streamd.space import Space, Waiters
 from streamd.specs import InferenceSpec, ReadCamera, WorkerIdentity
 from streamd.testing.redis_server import RedisServer
 from streamd.worker import SupervisorLink, run_worker

@@ -17,9 +17,10 @@ from streamd.messages import LetCameraGo, ReadCameraToo, ToWorker
 from streamd.motion import MotionGate
 from streamd.prctl import set_process_name
 from streamd.scheduling import Scheduling
-from streamd.slot_writer import SlotRing, SlotWriter, Space, Waiters
+from streamd.slot_writer import SlotRing, SlotWriter
 from streamd.slots import Ring
 from streamd.source import source_for
+from streamd.space import Space, Waiters
 from streamd.specs import CameraAssignment, IngestSpec
 from streamd.worker import SupervisorLink, run_worker
 

@@ -1,70 +1,20 @@
-"""From a camera's whole frames to its slots: the rate cap, the letterbox, the overflow policy."""
+"""From a camera's whole frames to its slots: what is kept, scaled, and may overflow."""
 
 import math
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-
-import numpy as np
 
 from streamd.decoder import DecodedFrame
 from streamd.errors import Reason, SourceError
 from streamd.ledger import Ledger
 from streamd.letterbox import Letterbox, Scaler, display_size
 from streamd.motion import MotionGate
+from streamd.rate_cap import RateCap, phase_of
 from streamd.slots import FrameMeta, InputShape, Ring, SlotPool, TsSource
+from streamd.space import Space
 
-# Its multiples, less whole numbers, lie evenly between 0 and 1, however many there are
-# (Knuth, The Art of Computer Programming, volume 3, section 6.4).
-_GOLDEN_RATIO = (1 + 5**0.5) / 2
 _SCALER_ERRORS = (OSError, ValueError)  # what PyAV raises for formats that swscale does not read
-
-
-class RateCap:
-    """Keeps at most `fps` frames a second, evenly spaced (None: all).
-
-    A frame may come a quarter of a period early: the jitter of a camera that delivers just `fps`
-    must not cost it every other frame. The schedule, not the last frame, sets the next time, so
-    the mean rate stays exact. It begins with its first frame and goes on at `phase` of the period
-    (0 to 1) by the clock that all cameras share: where frames of many cameras come at once, those
-    that are kept need not.
-    """
-
-    def __init__(self, fps: float | None, phase: float = 0.0) -> None:
-        self._period_s = 1 / fps if fps else 0.0
-        self._phase = phase
-        self._due_s = -math.inf
-
-    def admits(self, time_s: float, now_s: float | None = None) -> bool:
-        """True if the frame of `time_s` is to be kept. Times that jump start a new schedule.
-
-        It came at `now_s` of the shared clock; None: whenever it was read, and no phase is kept.
-        """
-        if not self._period_s:
-            return True
-        if not self.would_admit(time_s):
-            return False
-        if self._has_jumped(time_s):
-            self._due_s = time_s + self._to_phase_s(now_s)
-        else:
-            self._due_s += self._period_s
-        return True
-
-    def would_admit(self, time_s: float) -> bool:
-        """Whether the frame of `time_s`, the next one, is to be kept; nothing changes."""
-        return time_s >= self._due_s - self._period_s / 4 or self._has_jumped(time_s)
-
-    def _has_jumped(self, time_s: float) -> bool:
-        return abs(time_s - self._due_s) > 2 * self._period_s
-
-    def _to_phase_s(self, now_s: float | None) -> float:
-        """From `now_s` to the next frame: a period, half of one more or less."""
-        if now_s is None:
-            return self._period_s
-        until_s = (self._phase * self._period_s - now_s) % self._period_s
-        return until_s if until_s > self._period_s / 2 else until_s + self._period_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,76 +52,7 @@ class SlotRing:
     ring: Ring
     shapes: tuple[InputShape, ...]
     on_ready: Callable[[], None]
-    space: "Space"
-
-
-class Space:
-    """Lets a camera wait until the reader has released slots of it.
-
-    `on_use` is called once, before the first look for a slot that may be waited for.
-    """
-
-    def __init__(self, on_use: Callable[[], None] = lambda: None) -> None:
-        self._on_use = on_use
-        self._used = False
-        self._changed = threading.Condition()
-        self._releases = 0
-        self._closed = False
-
-    def ticket(self) -> int:
-        """To be drawn before one looks for a free slot, so that no release is missed."""
-        if not self._used:
-            self._used = True
-            self._on_use()
-        return self._releases
-
-    def wait(self, ticket: int) -> bool:
-        """Blocks until slots were released after `ticket` was drawn. False once closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._releases != ticket)
-            return not self._closed
-
-    def released(self) -> None:
-        """Slots were released."""
-        with self._changed:
-            self._releases += 1
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Ends all waiting, for good."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-
-class Waiters:
-    """The cameras of a process that wait for slots; only those with a free one are woken.
-
-    Which ones wait shows at their first frame: files do, and so do recordings on a web server.
-    """
-
-    def __init__(self, pool: SlotPool) -> None:
-        self._pool = pool
-        self._spaces: dict[int, Space] = {}
-        self._slots = np.zeros(pool.count, np.bool_)
-
-    def join(self, ring: Ring) -> Space:
-        """Where the camera of `ring` waits."""
-        space = Space(on_use=partial(self._mark, ring, waits=True))
-        self._spaces.update(dict.fromkeys(range(ring.first, ring.first + ring.count), space))
-        return space
-
-    def leave(self, ring: Ring) -> None:
-        """The camera of `ring` is read no more."""
-        self._mark(ring, waits=False)
-
-    def released(self) -> None:
-        """Some slots were released."""
-        for space in {self._spaces[slot] for slot in self._pool.free_slots(self._slots)}:
-            space.released()
-
-    def _mark(self, ring: Ring, *, waits: bool) -> None:
-        self._slots[ring.first : ring.first + ring.count] = waits
+    space: Space
 
 
 class SlotWriter:
@@ -197,7 +78,7 @@ class SlotWriter:
         self._slots = slots
         self._ledger = ledger
         self._scaler = scaler
-        self._cap = RateCap(fps, camera * _GOLDEN_RATIO % 1)
+        self._cap = RateCap(fps, phase_of(camera))
         self._motion = motion
         self._went_astray = 0
         self._seq = 0

@@ -17,7 +17,8 @@ from streamd.decoder import DecodedFrame
 from streamd.errors import Reason
 from streamd.hwaccel import Accelerator
 from streamd.messages import CameraReport, CameraState
-from streamd.slot_writer import Begun, Capture, RateCap, SlotWriter
+from streamd.rate_cap import RateCap
+from streamd.slot_writer import Begun, Capture, SlotWriter
 from streamd.source import source_for
 
 T = TypeVar("T")

@@ -18,7 +18,8 @@ from streamd.decoder import DecodedFrame
 from streamd.errors import Reason, SourceError
 from streamd.hwaccel import Accelerator
 from streamd.messages import CameraReport, CameraState
-from streamd.slot_writer import Begun, Capture, RateCap, SlotWriter
+from streamd.rate_cap import RateCap
+from streamd.slot_writer import Begun, Capture, SlotWriter
 from streamd.slots import TsSource
 from streamd.source import Feed, StreamInfo
 

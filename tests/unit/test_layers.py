@@ -16,9 +16,9 @@ LAYERS = (
     "streamd errors clock cores memory nal_units notify pulse journal log_file nvidia nvml prctl "
     "scenes scrape spool_records usage",
     "config frame_numbers",
-    "slots timeline rtcp access_units turnstile logs ledger child hwaccel allocation thinning "
-    "scheduling watchdog signals",
-    "redis_client spool crash_report http_doors preflight",
+    "slots timeline rate_cap thinning rtcp access_units turnstile logs ledger child hwaccel "
+    "allocation scheduling watchdog signals",
+    "redis_client spool space crash_report http_doors preflight",
     "connections batch overload source letterbox decoder spooler engines",
     "letterbox_exact motion detections publisher specs probe pictures checkpoint export_child "
     "engine_order",

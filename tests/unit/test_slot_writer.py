@@ -18,8 +18,10 @@ from streamd.errors import SourceError
 from streamd.ledger import Ledger
 from streamd.letterbox import PAD_VALUE, FastScaler, Scaler
 from streamd.motion import MotionGate
-from streamd.slot_writer import Begun, Capture, RateCap, SlotRing, SlotWriter, Space, Waiters
+from streamd.rate_cap import RateCap
+from streamd.slot_writer import Begun, Capture, SlotRing, SlotWriter
 from streamd.slots import FrameMeta, Ring, SlotPool, TsSource
+from streamd.space import Space, Waiters
 
 from .fakes import (
     SQUARE,

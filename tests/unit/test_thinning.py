@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamd.slot_writer import RateCap
+from streamd.rate_cap import RateCap
 from streamd.thinning import KeyframeGate
 
 
