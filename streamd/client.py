@@ -21,7 +21,12 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import (
+    OutOfMemoryError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
 from streamd.connections import (
     Server,
@@ -82,7 +87,7 @@ class Subscriber:
         try:
             return getattr(self._client, call.name)(*call.args, **call.options)
         except ResponseError as error:
-            if _is_there_already(call, error):
+            if _may_be_there_already(call, error):
                 return None
             raise
 
@@ -131,7 +136,7 @@ class AsyncSubscriber:
         try:
             return await getattr(self._client, call.name)(*call.args, **call.options)
         except ResponseError as error:
-            if _is_there_already(call, error):
+            if _may_be_there_already(call, error):
                 return None
             raise
 
@@ -142,6 +147,8 @@ class AsyncSubscriber:
             self._client = None
 
 
-def _is_there_already(call: Call, error: ResponseError) -> bool:
-    """Whether it is a group that was made before."""
-    return call.name == "xgroup_create" and "BUSYGROUP" in str(error)
+def _may_be_there_already(call: Call, error: ResponseError) -> bool:
+    """Whether it is a group that was made before; a Redis without memory does not tell."""
+    if call.name != "xgroup_create":
+        return False
+    return "BUSYGROUP" in str(error) or isinstance(error, OutOfMemoryError)

@@ -38,8 +38,9 @@ _DEFAULT_CONSUMER = re.compile(r".+:\d+:[0-9a-f]{8}")
 _REFUSED = (AuthenticationError, AuthorizationError)
 _AWAY = (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError)
 _FAILING_OVER = (ReadOnlyError, ClusterError, TryAgainError)
-# The stream or the group is gone, as when Redis lost its data: both are made again. A full disk.
-_PASSING = ("NOGROUP", "UNBLOCKED", "MISCONF")
+# The stream or the group is gone, as when Redis lost its data: both are made again. A full disk, a
+# replica that is missing, a script that takes long.
+_PASSING = ("NOGROUP", "UNBLOCKED", "MISCONF", "NOREPLICAS", "BUSY ")
 
 _log = logging.getLogger("streamd.client")
 

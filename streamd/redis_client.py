@@ -29,8 +29,9 @@ from streamd.errors import RedisSetupError
 
 # What a client raises. RedisClusterException (an unreachable Cluster) is no RedisError.
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
-# Answers that are others later: CLUSTERDOWN, MASTERDOWN, TRYAGAIN.
+# Answers that are others later: CLUSTERDOWN, MASTERDOWN, TRYAGAIN; and while a script runs for long.
 _FOR_NOW = (ClusterError, TryAgainError)
+_WHILE_A_SCRIPT_RUNS = "BUSY "
 # Redis will refuse these again however often they are sent.
 _HOPELESS = "WRONGTYPE"
 _PAGE = 1000
@@ -129,7 +130,8 @@ def _refused(error: BaseException | None) -> bool:
     if isinstance(error, RedisClusterException):  # it wraps what the node said
         return _refused(error.__cause__ or error.__context__)
     refusals = isinstance(error, AuthenticationError | ResponseError)
-    return refusals and not isinstance(error, _FOR_NOW)
+    passes = isinstance(error, _FOR_NOW) or str(error).startswith(_WHILE_A_SCRIPT_RUNS)
+    return refusals and not passes
 
 
 def plain(error: Exception) -> str:

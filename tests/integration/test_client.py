@@ -21,6 +21,11 @@ from streamd.testing.redis_server import RedisServer
 from .harness import STREAM, a_cluster, event, eventually
 
 STATUS = "streamd:status"
+# Two seconds, in Lua.
+TAKES_LONG = """redis.replicate_commands()
+local began = redis.call('TIME')[1]
+while redis.call('TIME')[1] - began < 2 do end
+"""
 
 
 @pytest.fixture
@@ -36,6 +41,16 @@ def publish(client: Any, *events: Event) -> None:
 
 def seqs(events: Iterator[Event], count: int) -> list[int]:
     return [each.seq for each in islice(events, count)]
+
+
+@contextmanager
+def reading_one(subscriber: Subscriber) -> Iterator[list[int]]:
+    """The `seq` of its next event, which a thread waits for; it came by the end."""
+    seen: list[int] = []
+    reader = threading.Thread(target=lambda: seen.extend(seqs(iter(subscriber), 1)), daemon=True)
+    reader.start()
+    yield seen
+    reader.join(20)
 
 
 def test_all_that_is_kept_or_only_what_is_new(redis_server: RedisServer, client: Any) -> None:
@@ -200,6 +215,50 @@ def test_a_group_is_made_again_when_redis_lost_its_data(
     client.flushall()
     publish(client, event(2))
     assert seqs(reader, 1) == [2]
+
+
+def test_a_group_goes_on_while_redis_has_no_memory_left(
+    redis_server: RedisServer, client: Any
+) -> None:
+    publish(client, *(event(n) for n in range(3)))
+    options: dict[str, Any] = {"group": "g", "consumer": "one", "start": "0"}
+    assert seqs(iter(Subscriber(redis_server.url, **options)), 1) == [0]
+    client.config_set("maxmemory", 1)
+    assert seqs(iter(Subscriber(redis_server.url, **options)), 3) == [0, 1, 2]
+    reasons: list[str] = []
+    options = {"group": "fresh", "start": "0", "on_away": reasons.append}
+    with reading_one(Subscriber(redis_server.url, **options)) as seen:
+        eventually(lambda: reasons)
+        client.config_set("maxmemory", 0)
+    assert seen == [0]
+
+
+def test_a_group_waits_for_a_replica_that_is_missing(
+    redis_server: RedisServer, client: Any
+) -> None:
+    publish(client, event(0))
+    client.config_set("min-replicas-to-write", 1)
+    reasons: list[str] = []
+    options: dict[str, Any] = {"group": "g", "start": "0", "on_away": reasons.append}
+    with reading_one(Subscriber(redis_server.url, **options)) as seen:
+        eventually(lambda: reasons)
+        client.config_set("min-replicas-to-write", 0)
+    assert seen == [0]
+    assert reasons[0].startswith("NOREPLICAS")
+
+
+def test_a_script_that_takes_long_is_waited_for(redis_server: RedisServer, client: Any) -> None:
+    publish(client, event(0))
+    client.config_set("lua-time-limit", 10)
+    script = threading.Thread(target=lambda: client.eval(TAKES_LONG, 0), daemon=True)
+    script.start()
+    time.sleep(0.3)
+    reasons: list[str] = []
+    options: dict[str, Any] = {"start": "0", "on_away": reasons.append}
+    with reading_one(Subscriber(redis_server.url, **options)) as seen:
+        script.join()
+    assert seen == [0]
+    assert reasons[0].startswith("BUSY")
 
 
 @pytest.mark.parametrize("login", ["", ":wrong@"])

@@ -31,6 +31,7 @@ AWAY = [
     TryAgainError("Multiple keys request during rehashing of slot"),
     RedisClusterException("Redis Cluster cannot be connected"),
     SlotNotCoveredError('Slot "1" is not covered by the cluster'),
+    ResponseError("BUSY Redis is busy running a script"),
 ]
 REFUSED = [
     AuthenticationError("invalid username-password pair"),
