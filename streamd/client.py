@@ -30,6 +30,7 @@ from redis.exceptions import (
 
 from streamd.connections import (
     Server,
+    answer_within_s,
     close_async,
     connected,
     connected_async,
@@ -54,7 +55,7 @@ class Subscriber:
 
     def __init__(self, url: Server, **options: Any) -> None:
         self._server = server_of(url)
-        self._reading = Reading(Options(**options), clustered=is_cluster(self._server))
+        self._reading = _reading(self._server, options)
         self._client: Any = None
 
     @property
@@ -103,7 +104,7 @@ class AsyncSubscriber:
 
     def __init__(self, url: Server, **options: Any) -> None:
         self._server = server_of(url)
-        self._reading = Reading(Options(**options), clustered=is_cluster(self._server))
+        self._reading = _reading(self._server, options)
         self._client: Any = None
 
     @property
@@ -145,6 +146,11 @@ class AsyncSubscriber:
         if self._client is not None:
             await close_async(self._client)
             self._client = None
+
+
+def _reading(server: Server, options: dict[str, Any]) -> Reading:
+    within_s = answer_within_s(server)
+    return Reading(Options(**options), clustered=is_cluster(server), answer_within_s=within_s)
 
 
 def _may_be_there_already(call: Call, error: ResponseError) -> bool:

@@ -42,6 +42,14 @@ def is_cluster(server: Server) -> bool:
     return isinstance(server, RedisConfig) and "+cluster" in server.url.partition("://")[0]
 
 
+def answer_within_s(server: Server) -> float:
+    """How long a client of `server` waits for an answer."""
+    if isinstance(server, RedisConfig):
+        return server.timeout_s
+    given = redis.Redis.from_url(server, **_OPTIONS).get_connection_kwargs()
+    return float(given["socket_timeout"])
+
+
 def connected(server: Server) -> Any:
     """redis.Redis, or RedisCluster. See redis_client.connect."""
     if isinstance(server, RedisConfig):

@@ -28,7 +28,7 @@ from streamd.redis_client import plain
 
 DETECTIONS, STATUS = "streamd:detections", "streamd:status"
 _REMEMBERED = 10_000
-_BLOCK_MS = 1000
+_BLOCK_S = 1.0
 _AT_ONCE = 200
 # Others wait for what a consumer has taken, and claim it when that takes too long.
 _AT_ONCE_IN_A_GROUP = 10
@@ -109,13 +109,17 @@ Steps = Generator[Call | Pause | Event, Any, None]
 
 
 class Reading:
-    """Drives a subscriber, sync or async. `clustered`: each command may name one stream only."""
+    """Drives a subscriber, sync or async. `clustered`: each command may name one stream only.
+
+    `answer_within_s`: how long the connection waits for an answer.
+    """
 
     def __init__(
         self,
         options: Options,
         *,
         clustered: bool = False,
+        answer_within_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.options = options
@@ -124,6 +128,8 @@ class Reading:
         status = () if options.on_gap is None else (options.status_stream,)
         self._streams = tuple(dict.fromkeys((*status, *options.streams)))
         self._together = [(s,) for s in self._streams] if clustered else [self._streams]
+        # Redis is to say that nothing came before the connection counts as lost; 0 is for ever.
+        self._block_ms = max(1, int(1000 * min(_BLOCK_S, answer_within_s / 2)))
         self._clock = clock
         self._claim_due_s = 0.0
         self._joined: set[str] = set()
@@ -141,7 +147,7 @@ class Reading:
         if not self._alone:
             yield from self._forget_the_dead()
             yield from self._pending()
-        block_ms = _BLOCK_MS if len(self._together) == 1 else None
+        block_ms = self._block_ms if len(self._together) == 1 else None
         behind: set[str] = set()
         while True:
             yield from self._claim()
@@ -150,8 +156,8 @@ class Reading:
                 for stream in behind.intersection(streams):
                     yield from self._look_behind(stream)
                 call = self._read(streams, block_ms)
-                answer = yield call
-                sizes = {stream: len(entries) for stream, entries in answer or ()}
+                answer = _by_stream((yield call))
+                sizes = {stream: len(entries) for stream, entries in answer}
                 came += sum(sizes.values())
                 behind.difference_update(streams)
                 behind.update(s for s, size in sizes.items() if size == call.options["count"])
@@ -240,7 +246,7 @@ class Reading:
         """What this consumer had taken and not acknowledged when it ended or lost Redis."""
         for streams in self._together:
             while True:
-                answer = yield self._read(streams, None, "0")
+                answer = _by_stream((yield self._read(streams, None, "0")))
                 if not any(entries for _, entries in answer):
                     break
                 yield from self._take(answer)
@@ -270,8 +276,8 @@ class Reading:
         starts = dict.fromkeys(streams, start)
         return Call("xreadgroup", (self.options.group, self.consumer, starts), options)
 
-    def _take(self, answer: Any) -> Steps:
-        for stream, entries in answer or ():
+    def _take(self, answer: Sequence[tuple[str, Any]]) -> Steps:
+        for stream, entries in answer:
             for entry_id, fields in entries:
                 if entry_id is None:
                     continue
@@ -308,6 +314,13 @@ class Reading:
         self._seen[event.id] = None  # only now: in a crash it comes again
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
+
+
+def _by_stream(answer: Any) -> list[tuple[str, Any]]:
+    """The entries of each stream, with `?protocol=3` in the URL as well: redis-py nests those."""
+    if isinstance(answer, dict):
+        return [(s, [entry for each in lists for entry in each]) for s, lists in answer.items()]
+    return [(stream, entries) for stream, entries in answer or ()]
 
 
 def _new_consumer() -> str:

@@ -29,7 +29,7 @@ from streamd.errors import RedisSetupError
 
 # What a client raises. RedisClusterException (an unreachable Cluster) is no RedisError.
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
-# Answers that are others later: CLUSTERDOWN, MASTERDOWN, TRYAGAIN; and while a script runs for long.
+# Answers that are others later: CLUSTERDOWN, MASTERDOWN, TRYAGAIN; and while a script runs.
 _FOR_NOW = (ClusterError, TryAgainError)
 _WHILE_A_SCRIPT_RUNS = "BUSY "
 # Redis will refuse these again however often they are sent.

@@ -291,6 +291,36 @@ def test_a_redis_that_is_away_is_told_of_once(
     assert record.getMessage().startswith("redis: Error 111 connecting to 127.0.0.1:1.")
 
 
+@pytest.mark.parametrize("group", [None, "g"])
+@pytest.mark.parametrize("shape", ["section", "url"])
+def test_a_silence_longer_than_the_timeout_is_no_absence(
+    redis_server: RedisServer, client: Any, shape: str, group: str | None
+) -> None:
+    url = f"{redis_server.url}?socket_timeout=0.4"
+    server = RedisConfig(url=redis_server.url, timeout_s=0.4) if shape == "section" else url
+    reasons: list[str] = []
+    options: dict[str, Any] = {"group": group, "on_away": reasons.append}
+    with reading_one(Subscriber(server, **options)) as seen:
+        time.sleep(1.5)
+        publish(client, event(3))
+    assert (seen, reasons) == ([3], [])
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("group", [None, "g"])
+def test_each_protocol_of_redis_does(
+    redis_server: RedisServer, client: Any, protocol: int, group: str | None
+) -> None:
+    publish(client, *(event(n) for n in range(3)))
+    url = f"{redis_server.url}?protocol={protocol}"
+    gaps: list[Gap] = []
+    options: dict[str, Any] = {"start": "0", "group": group, "on_gap": gaps.append}
+    reader = iter(Subscriber(url, **options))
+    assert seqs(reader, 3) == [0, 1, 2]
+    publish(client, event(3))
+    assert seqs(reader, 1) == [3]
+
+
 def test_a_group_is_told_of_a_gap_once(redis_server: RedisServer, client: Any) -> None:
     told = {"kind": "gap", "name": "gate", "reason": "spool_full", "detail": "7 events, a to b"}
     client.xadd(STATUS, told)
