@@ -142,9 +142,12 @@ def _client_of(scope: MutableMapping[str, Any]) -> str:
     if ":" not in host:
         return host
     try:
-        return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
+        address = ipaddress.IPv6Address(host.partition("%")[0])
     except ValueError:
         return host
+    if address.ipv4_mapped is not None:  # IPv4, where `::` is listened on
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def _values(headers: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

@@ -138,6 +138,16 @@ def test_an_ipv6_client_is_its_network(clock: Time) -> None:
     assert visitor.ask(client="2001:db8:0:1::1") == 200
 
 
+def test_ipv4_clients_are_not_taken_for_one_where_all_addresses_are_listened_on(
+    clock: Time,
+) -> None:
+    visitor = Visitor(clock, requests_per_s=0.5)
+    assert visitor.ask(client="::ffff:10.0.0.1") == 200
+    assert visitor.ask(client="::ffff:10.0.0.1") == 429
+    assert visitor.ask(client="::ffff:10.0.0.2") == 200
+    assert visitor.ask(client="::1") == 200
+
+
 def test_who_guesses_is_soon_not_listened_to_right_or_wrong(clock: Time) -> None:
     visitor = Visitor(clock, token=TOKEN)
     wrong = (b"Authorization", b"Bearer guessed-guessed-guessed")
