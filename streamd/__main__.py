@@ -5,10 +5,12 @@ nothing of ours at its top: a worker must not pay for the command line.
 """
 
 import os
+import sys
 
 
 def main() -> None:
     """Runs the command line."""
+    _open_standard_streams()
     # Nothing here has work for NumPy's OpenBLAS, which starts a thread a core in each process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from streamd.config.secrets import mask_text  # noqa: PLC0415  # see the module's docstring
@@ -19,6 +21,17 @@ def main() -> None:
     from streamd.cli import main as run_command  # noqa: PLC0415
 
     run_command()
+
+
+def _open_standard_streams() -> None:
+    """Where one is closed, the log would go into whatever file gets its number next."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 if __name__ == "__main__":

@@ -247,6 +247,21 @@ def test_probe_of_nothing() -> None:
     assert (code, errors) == (2, ["URL: '': string should have at least 1 character"])
 
 
+def test_the_daemon_needs_no_standard_streams(
+    redis_server: RedisServer, clip: Clip, tmp_path: Path
+) -> None:
+    log = tmp_path / "streamd.jsonl"
+    config = tmp_path / "streamd.yaml"
+    config.write_text(
+        f"redis: {{url: '{redis_server.url}'}}\nhttp: {{port: 0}}\nlog: {{file: {log}}}\n"
+        f"cameras: [{{id: clip, url: {clip.path}}}]\n"
+    )
+    without = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    command = [sys.executable, "-m", "streamd", "run", "--until-done", str(config)]
+    assert subprocess.run([*without, *command], timeout=120).returncode == 0
+    assert json.loads(log.read_text().splitlines()[-1])["event"] == "stopped"
+
+
 @pytest.mark.parametrize("command", ["demo", "bench"])
 def test_a_redis_that_refuses_the_password_is_told_before_anything_is_drawn(command: str) -> None:
     with RedisServer(password="right") as server:
