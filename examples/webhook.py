@@ -6,8 +6,8 @@ python examples/webhook.py https://example.org/hook --label person
 import argparse
 import json
 import time
-import urllib.error
 import urllib.request
+from http.client import HTTPException
 
 import msgspec
 
@@ -36,7 +36,7 @@ def post(url: str, event: Event) -> bool:
     try:
         with urllib.request.urlopen(request, timeout=10):
             return True
-    except (urllib.error.URLError, TimeoutError) as error:
+    except (OSError, HTTPException) as error:
         print(f"{url}: {error}", flush=True)
         return False
 
