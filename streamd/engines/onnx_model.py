@@ -156,7 +156,9 @@ def _labels(metadata: dict[str, str], path: str) -> tuple[str, ...]:
     try:
         names = ast.literal_eval(metadata["names"])
         items = names.items() if isinstance(names, dict) else enumerate(names)
-        return tuple(str(name) for _, name in sorted(items))
+        labels = tuple(str(name) for _, name in sorted(items))
+        "".join(labels).encode()  # half of a character, as "\ud83d", goes into no event
+        return labels
     except KeyError:
         raise ModelError(
             f"{path}: names no classes; export it with ultralytics, which writes them"

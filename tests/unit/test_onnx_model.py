@@ -100,6 +100,7 @@ def test_a_static_model_takes_its_own_size_only(tmp_path: Path) -> None:
         (RAW, {"labels": False}, "names no classes; export it with ultralytics, which writes them"),
         (RAW, {"labels": "cat"}, "its class names cannot be read"),
         (RAW, {"labels": 5}, "its class names cannot be read"),
+        (RAW, {"labels": ["cat", "\ud83d"]}, "its class names cannot be read"),
         (RAW, {"opset": 11}, "is of opset 11; export it with opset 13 or later"),
         (RAW, {"stride": "wide"}, "its stride 'wide' cannot be read"),
         (RAW, {"stride": "0"}, "its stride '0' cannot be read"),
