@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from streamd.cli.main import ConfigPath, app, load
@@ -72,5 +73,5 @@ def _show(result: dict[str, Any]) -> None:
         return
     table = Table(show_header=False, box=None)
     for key, value in result.items():
-        table.add_row(f"[bold]{key}", "-" if value is None else str(value))
+        table.add_row(f"[bold]{key}", "-" if value is None else escape(str(value)))
     Console().print(table)

@@ -1,5 +1,7 @@
 """The commands. Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration."""
 
+import errno
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +29,8 @@ ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="the YAML fil
 
 def main() -> None:
     """Runs the command line; every error is one readable line on stderr, never a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a locale may lack the characters of a label
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
     except typer.Exit as end:
@@ -37,6 +41,12 @@ def main() -> None:
         code = 130
     except BrokenPipeError:
         code = 0
+        sys.stdout = None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"{error.filename or 'output'}: cannot be written: {error.strerror}", file=sys.stderr)
+        code = 1
         sys.stdout = None
     except _WRONG_SETUP as error:
         code = _complain(error, 2)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from streamd.cli.main import ConfigPath, app
 from streamd.config import Config, load_config
@@ -40,7 +41,9 @@ def tail(
         if camera not in (None, event.camera) or not _has_label(event, label):
             continue
         if as_json:
-            print(msgspec.json.encode(event).decode(), flush=True)
+            # UTF-8 whatever the locale says: JSON has no other encoding.
+            sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
+            sys.stdout.flush()
         else:
             console.print(_line(event))
         shown += 1
@@ -70,5 +73,5 @@ def _line(event: "Event") -> str:
     latency = f"{event.data.latency_ms.total:.0f} ms"
     return (
         f"[dim]{clock}.{event.ts % 1000:03d}[/] [bold cyan]{event.camera}[/] "
-        f"#{event.seq} [dim]{latency}[/] {objects}"
+        f"#{event.seq} [dim]{latency}[/] {escape(objects)}"
     )

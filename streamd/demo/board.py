@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -75,7 +76,7 @@ class Board:
             f"{entry.rates.captured:.1f}",
             f"{entry.rates.inferred:.1f}",
             f"{event.data.latency_ms.total:.0f} ms" if event else "-",
-            objects_of(event) if event else "-",
+            escape(objects_of(event)) if event else "-",
         )
 
 

@@ -1,6 +1,7 @@
 """check --connect, probe, tail, schema and demo, as a user types them."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -150,6 +151,33 @@ def test_tail_skips_what_is_no_event(redis_server: RedisServer, tmp_path: Path) 
         eventually(lambda: tail.seqs == [7])
     (error,) = tail.errors
     assert "is skipped" in error
+
+
+def test_tail_prints_labels_as_they_are_in_any_locale(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    labels = ("sign [stop]", "[/]", "é")
+    with redis.Redis.from_url(redis_server.url) as writer:
+        writer.xadd(STREAM, event(1, "a", *labels).fields())
+    config = tmp_path / "c.yaml"
+    config.write_text(f"redis: {{url: '{redis_server.url}'}}\ncameras: [{{id: a, url: x}}]\n")
+    command = [sys.executable, "-m", "streamd", "tail", str(config), "--from-start", "--count", "1"]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    line, as_json = (
+        subprocess.run([*command, *more], env=ascii_only, capture_output=True, check=True).stdout
+        for more in ((), ("--json",))
+    )
+    assert line.endswith(b" sign [stop] 0.90, [/] 0.90, \\xe9 0.90\n")
+    objects = json.loads(as_json.decode())["data"]["objects"]
+    assert tuple(each["label"] for each in objects) == labels
+
+
+def test_a_full_disk_under_the_output_is_one_line() -> None:
+    command = [sys.executable, "-m", "streamd", "schema"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "output: cannot be written: No space left on device\n"
 
 
 def test_tail_of_a_camera_that_was_added_over_http(
