@@ -35,7 +35,13 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "Cameras down",
                 "none",
                 "stat",
-                [("count(streamd_camera_up == 0) or vector(0)", "down")],
+                [
+                    (
+                        "count(streamd_camera_up == 0 unless on (instance, camera)"
+                        ' streamd_camera_state{state="done"} == 1) or vector(0)',
+                        "down",
+                    )
+                ],
             ),
             ("Ready", "none", "stat", [("min(streamd_ready)", "ready")]),
             (
