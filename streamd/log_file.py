@@ -37,7 +37,8 @@ class LogFile:
             os.close(self._descriptor)
             self._descriptor = -1
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        # A named pipe without a reader, or with one that sleeps, is an error and no wait.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         self._descriptor = os.open(self._path, flags, 0o640)
 
     def _put_aside(self) -> None:

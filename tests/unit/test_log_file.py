@@ -130,3 +130,17 @@ def test_threads_of_one_process_put_it_aside_one_at_a_time(tmp_path: Path) -> No
     assert not failed
     written = [line for part in tmp_path.iterdir() for line in lines(part)]
     assert sorted(written) == sorted(f"{t} {n}" for t in range(4) for n in range(500))
+
+
+def test_a_named_pipe_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    file = LogFile(path, 1000, 2)
+    with pytest.raises(OSError, match="No such device or address"):
+        file.descriptor()
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    stream = SteadyStream(file.descriptor)
+    for number in range(5000):  # more than it holds
+        stream.write(f"{number:0100}\n")
+    assert os.read(reader, 101) == b"0" * 100 + b"\n"
+    os.close(reader)
