@@ -5,6 +5,8 @@ Where a file is named, each line goes into it as well, always as JSON.
 
 import logging
 import os
+import select
+import stat
 import sys
 import threading
 import time
@@ -24,6 +26,7 @@ from streamd.log_file import LogFile
 _AT_ONCE = 10
 _THEN_EVERY_S = 60.0
 _REMEMBERED = 4096
+_WRITABLE_WITHIN_S = 1.0
 
 
 class Repeats:
@@ -56,11 +59,12 @@ class Repeats:
 
 
 class SteadyStream:
-    """A stream that loses lines rather than end the program: where nobody reads it, or disks fill.
+    """A stream that loses lines rather than stop the program: where nobody reads it, or disks fill.
 
-    The first line that gets through again says how many did not (`lines_lost`). Without a
-    buffer, so that lines of several processes do not mix, and none is left over at the end.
-    `descriptor` tells, line by line, what to write to.
+    A pipe or terminal that is full is waited for once, for a second. The first line that gets
+    through again says how many did not (`lines_lost`). Without a buffer, so that lines of several
+    processes do not mix, and none is left over at the end. `descriptor` tells, line by line, what
+    to write to.
     """
 
     def __init__(self, descriptor: Callable[[], int]) -> None:
@@ -76,11 +80,22 @@ class SteadyStream:
             try:
                 descriptor = self._descriptor()
                 while left:
-                    left = left[os.write(descriptor, left) :]
+                    self._wait_for_room(descriptor)
+                    # Of a pipe that has room, no more would be taken without a wait.
+                    is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+                    piece = left if is_file else left[: select.PIPE_BUF]
+                    left = left[os.write(descriptor, piece) :]
             except OSError:
                 self._lost += 1
                 return
             self._lost = 0
+
+    def _wait_for_room(self, descriptor: int) -> None:
+        """Raises TimeoutError, an OSError, where a write would have to wait for a reader."""
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        if not poll.poll(0 if self._lost else 1000 * _WRITABLE_WITHIN_S):
+            raise TimeoutError
 
     def flush(self) -> None:
         """Was done."""

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 import pytest
 import structlog
 
+from streamd import logs
 from streamd.config import LogConfig
 from streamd.journal import JournalRenderer, is_journal
-from streamd.logs import Repeats, configure_logging, get_logger
+from streamd.logs import Repeats, SteadyStream, configure_logging, get_logger
 from streamd.messages import CameraState
 
 
@@ -90,6 +92,20 @@ def test_lines_that_cannot_be_written_are_counted_and_end_nothing(
         ("stopped", 3),
         ("stopped", None),
     ]
+
+
+def test_a_pipe_that_nobody_reads_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_WRITABLE_WITHIN_S", 0.01)
+    reader, writer = os.pipe()
+    stream = SteadyStream(lambda: writer)
+    line = "x" * 200_000 + "\n"  # more than a pipe holds
+    done = threading.Thread(target=lambda: stream.write(line), daemon=True)
+    done.start()
+    done.join(10)
+    held_up = done.is_alive()
+    os.close(writer)
+    os.close(reader)
+    assert not held_up
 
 
 def test_every_event_of_the_log_is_in_the_documents_and_no_other() -> None:
