@@ -15,6 +15,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 _SOCKET = "/run/systemd/journal/socket"
+_WITHIN_S = 0.2  # a journal that stands still is no reason to do the same
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
@@ -47,6 +48,7 @@ class JournalRenderer:
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
         try:
             with socket.socket(socket.AF_UNIX, kind) as sender:
+                sender.settimeout(_WITHIN_S)
                 sender.sendto(b"".join(_encoded(*pair) for pair in fields.items()), self._address)
         except OSError:
             return f"<{priority}>{line}"

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,23 @@ def test_the_journal_gets_priority_and_fields(journal: Journal) -> None:
         "STREAMD_REASON": "two\nlines",
         "STREAMD_SHAPES": '["384x640"]',
     }
+
+
+def test_a_journal_that_stands_still_holds_nothing_up(journal: Journal) -> None:
+    renderer = JournalRenderer(str(journal.path))
+    event = {"level": "info", "event": "ready"}
+    done: list[str] = []
+
+    def until_it_is_full() -> None:
+        while not done:
+            with suppress(structlog.DropEvent):
+                done.append(renderer(None, "info", event))
+
+    sender = threading.Thread(target=until_it_is_full, daemon=True)
+    sender.start()
+    sender.join(10)
+    assert done
+    assert done[0].startswith("<6>")
 
 
 def test_auto_is_the_journal_where_stderr_goes_there(
