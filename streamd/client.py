@@ -18,7 +18,7 @@ is away is waited for. docs/events.md has all options.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Any
 
 from redis.exceptions import (
@@ -28,6 +28,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from streamd.config import RedisConfig
 from streamd.connections import (
     Server,
     answer_within_s,
@@ -148,9 +149,23 @@ class AsyncSubscriber:
             self._client = None
 
 
-def _reading(server: Server, options: dict[str, Any]) -> Reading:
+def _reading(server: Server, given: dict[str, Any]) -> Reading:
+    options = Options(**given)
+    if isinstance(server, RedisConfig):
+        if "streams" not in given:
+            options.streams = _streams_of(server, options.cameras)
+        options.status_stream = given.get("status_stream", server.status_stream)
     within_s = answer_within_s(server)
-    return Reading(Options(**options), clustered=is_cluster(server), answer_within_s=within_s)
+    return Reading(options, clustered=is_cluster(server), answer_within_s=within_s)
+
+
+def _streams_of(config: RedisConfig, cameras: Collection[str] | None) -> list[str]:
+    """The streams that the events of `cameras` go to (None: of all)."""
+    if "{camera}" not in config.stream:
+        return [config.stream]
+    if cameras is None:
+        raise ValueError(f"{config.stream}: name the `streams`, or the `cameras` they are of")
+    return sorted(config.stream.replace("{camera}", camera) for camera in cameras)
 
 
 def _may_be_there_already(call: Call, error: ResponseError) -> bool:

@@ -439,6 +439,23 @@ def test_a_wrong_url_is_told_without_its_password(kind: Any, url: str, what: str
     assert "q7" not in str(raised.value)
 
 
+@pytest.mark.parametrize("group", [None, "g"])
+def test_a_section_says_which_streams_there_are(
+    redis_server: RedisServer, client: Any, group: str | None
+) -> None:
+    client.xadd("events:gate", event(1).fields())
+    client.xadd("life", {"kind": "gap", "name": "gate", "reason": "spool_full", "detail": "7"})
+    gaps: list[Gap] = []
+    options: dict[str, Any] = {"start": "0", "group": group, "on_gap": gaps.append}
+    section = RedisConfig(url=redis_server.url, stream="events:gate", status_stream="life")
+    assert seqs(iter(Subscriber(section, **options)), 1) == [1]
+    assert gaps == [Gap("gate", "spool_full", "7")]
+    each = RedisConfig(url=redis_server.url, stream="events:{camera}")
+    assert seqs(iter(Subscriber(each, start="0", cameras=["gate", "yard"])), 1) == [1]
+    with pytest.raises(ValueError, match="name the `streams`"):
+        Subscriber(each)
+
+
 def test_a_text_instead_of_a_list_is_refused() -> None:
     with pytest.raises(TypeError, match="labels is to be a list, not a text"):
         Subscriber("redis://localhost", labels="person")
