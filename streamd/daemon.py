@@ -117,6 +117,8 @@ def _check_useful(config: Config, until_done: bool) -> None:
 
 def _greet(layout: Layout, port: int, redis_error: str | None) -> None:
     config = layout.config
+    host = config.http.host
+    http = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     log = get_logger()
     log.info(
         "starting",
@@ -128,8 +130,8 @@ def _greet(layout: Layout, port: int, redis_error: str | None) -> None:
         slots=layout.pool.count,
         slots_mb=round(layout.pool.size_bytes / 1e6, 1),
         redis=mask_url(config.redis.url),
-        http=f"http://{config.http.host}:{port}",
-        metrics=f"http://{config.http.host}:{port}/metrics",
+        http=http,
+        metrics=f"{http}/metrics",
     )
     if redis_error:
         log.warning("redis_lost", reason=redis_error, effect="events wait on disk")

@@ -65,6 +65,12 @@ def test_the_log_goes_into_a_file_as_well_from_every_process(
     assert datetime.fromisoformat(ready["timestamp"]).tzinfo is UTC
 
 
+def test_an_ipv6_address_is_told_as_a_url(daemon: DaemonFactory, clip: Clip) -> None:
+    settings = f"cameras: [{{id: a, url: {clip.path}, loop: true}}]"
+    running = daemon(settings, http_settings='{host: "::1", port: 0}')
+    assert running.get("/healthz").status_code == 200
+
+
 def test_the_shipped_model_sees_what_was_drawn(daemon: DaemonFactory, clip: Clip) -> None:
     running = daemon(
         f"model: {{confidence: 0.4}}\npublish: all\ncameras: [{{id: a, url: {clip.path}}}]",
