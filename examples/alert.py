@@ -5,6 +5,7 @@ python examples/alert.py --label person --pause-s 30
 
 import argparse
 import time
+from contextlib import suppress
 
 from streamd.client import Subscriber
 
@@ -26,4 +27,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

@@ -8,6 +8,7 @@
 import argparse
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 
 from streamd.client import Subscriber
 
@@ -32,4 +33,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

@@ -6,6 +6,7 @@ sqlite3 events.db "SELECT camera, label, count(*) FROM objects GROUP BY 1, 2"
 
 import argparse
 import sqlite3
+from contextlib import suppress
 
 from streamd.client import Subscriber
 
@@ -40,4 +41,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

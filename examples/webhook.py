@@ -7,6 +7,7 @@ import argparse
 import json
 import time
 import urllib.request
+from contextlib import suppress
 from http.client import HTTPException
 
 import msgspec
@@ -42,4 +43,5 @@ def post(url: str, event: Event) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

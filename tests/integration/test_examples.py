@@ -1,6 +1,7 @@
 """The examples, as users start them, on a real Redis."""
 
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -118,3 +119,30 @@ def test_a_webhook_gets_what_it_refused_at_first(published: RedisServer) -> None
         server.shutdown()
     assert [each["id"] for each in taken] == ["gate:1:2", "yard:1:1"]
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["alert.py", "--label", "person", "--start", "0"],
+        ["per_minute.py", "--start", "0"],
+        ["to_sqlite.py", "events.db"],
+        ["webhook.py", "http://127.0.0.1:1/"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_ctrl_c_ends_an_example_without_a_traceback(
+    published: RedisServer, tmp_path: Path, arguments: list[str]
+) -> None:
+    name, *rest = arguments
+    command = [sys.executable, str(EXAMPLES / name), "--redis", published.url, *rest]
+    with (
+        redis.Redis.from_url(published.url, decode_responses=True) as client,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        ) as process,
+    ):
+        eventually(lambda: any("xread" in each["cmd"] for each in client.client_list()))
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, "")
