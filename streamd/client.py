@@ -163,7 +163,7 @@ def _streams_of(config: RedisConfig, cameras: Collection[str] | None) -> list[st
     """The streams that the events of `cameras` go to (None: of all)."""
     if "{camera}" not in config.stream:
         return [config.stream]
-    if cameras is None:
+    if not cameras:
         raise ValueError(f"{config.stream}: name the `streams`, or the `cameras` they are of")
     return sorted(config.stream.replace("{camera}", camera) for camera in cameras)
 

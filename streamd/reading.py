@@ -87,6 +87,10 @@ class Options:
         for name in ("streams", "cameras", "labels"):
             if isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} is to be a list, not a text")
+        if not self.streams:
+            raise ValueError("streams is empty")
+        if not isinstance(self.start, str | dict):
+            raise TypeError('start is to be "$", "0" or a position')
 
 
 @dataclass(frozen=True, slots=True)

@@ -461,6 +461,13 @@ def test_a_text_instead_of_a_list_is_refused() -> None:
         Subscriber("redis://localhost", labels="person")
 
 
+def test_options_that_cannot_be_meant_are_refused_at_once() -> None:
+    with pytest.raises(TypeError, match='start is to be "\\$", "0" or a position'):
+        Subscriber("redis://localhost", start=None)
+    with pytest.raises(ValueError, match="streams is empty"):
+        Subscriber("redis://localhost", streams=[], group="g")
+
+
 def test_a_key_that_is_no_stream_is_an_error(redis_server: RedisServer, client: Any) -> None:
     client.set(STREAM, "text")
     with pytest.raises(RedisError, match="WRONGTYPE"):
