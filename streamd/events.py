@@ -11,6 +11,7 @@ from streamd.detections import Detection
 from streamd.slots import FrameMeta, TsSource
 
 SCHEMA_VERSION = 1
+_NO_EVENT = f"not an event of schema version {SCHEMA_VERSION}"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -148,9 +149,12 @@ def parse_event(fields: dict[str, str]) -> Event:
     """The event in a stream entry's fields. Raises ValueError where they are none."""
     try:
         data = msgspec.json.decode(fields["data"])
-        return msgspec.convert({**fields, "data": data}, Event, strict=False)
+        event = msgspec.convert({**fields, "data": data}, Event, strict=False)
     except (KeyError, RecursionError, msgspec.MsgspecError) as error:
-        raise ValueError(f"not an event of schema version {SCHEMA_VERSION}: {error}") from None
+        raise ValueError(f"{_NO_EVENT}: {error}") from None
+    if event.v != SCHEMA_VERSION:  # what looks the same may mean something else
+        raise ValueError(f"{_NO_EVENT}: v is {event.v}")
+    return event
 
 
 def _ms(nanoseconds: int) -> float:

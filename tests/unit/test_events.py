@@ -134,6 +134,7 @@ def entry(**changes: str | None) -> dict[str, str]:
         entry(data="{}"),
         entry(seq="many"),
         entry(n=None),
+        entry(v="2"),
         {"kind": "camera", "state": "offline"},
     ],
 )
