@@ -45,7 +45,7 @@ class Layout:
     """The whole of a running configuration; made by the supervisor, which owns the memory.
 
     `places` holds the cameras by number. There may be as many as `ingest_workers`; those from there
-    on are for cameras that crash theirs.
+    on are for cameras that crash theirs. Raises SetupError where the memory cannot be had.
     """
 
     def __init__(self, config: Config, model: ModelInfo) -> None:
@@ -62,7 +62,7 @@ class Layout:
         self.ingest_workers = min(workers, capacity)
         spare = _LIVE_SLOTS * (capacity - len(cameras))
         counts = [_slot_count(config, camera) for camera in cameras]
-        self.pool = SlotPool(sum(counts) + spare, model.shape)
+        self.pool = _pool(sum(counts) + spare, model)
         self.ledger = Ledger(capacity, self.inference_workers)
         self.ready = tuple(Doorbell() for _ in range(self.inference_workers))
         self.spaces = tuple(Doorbell() for _ in range(self.ingest_workers + _QUARANTINE))
@@ -121,6 +121,16 @@ class Layout:
 
     def _cameras_on(self, worker: int) -> int:
         return sum(place.ingest == worker and not place.leaving for place in self.places.values())
+
+
+def _pool(count: int, model: ModelInfo) -> SlotPool:
+    try:
+        return SlotPool(count, model.shape)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SetupError(
+            f"no shared memory for {count} slots of {model.shape} pixels: {why}"
+        ) from None
 
 
 def _joined(rings: list[Ring]) -> list[Ring]:

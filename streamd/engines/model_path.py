@@ -14,4 +14,6 @@ def find_model(path: str) -> Path:
     for candidate in (Path(path), PROJECT_ROOT / path, INSTALLED / path):
         if candidate.is_file():
             return candidate
+    if Path(path).is_dir():
+        raise ModelError(f"{path}: is a folder")
     raise ModelError(f"{path}: no such file")

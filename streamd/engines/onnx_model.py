@@ -43,6 +43,8 @@ def inspect_model(path: str, imgsz: str | int | tuple[int, int] = "auto") -> Mod
     head = head_of(model, path)
     metadata = _metadata(model)
     own = _own_shape(model, metadata, path)
+    if min(own.height, own.width) < 1:
+        raise ModelError(f"{path}: its input of {own} pixels cannot be")
     stride = _stride(metadata, path)
     dynamic = not all(_input_sides(model))
     adapts = imgsz == "auto" and dynamic
@@ -156,10 +158,12 @@ def _labels(metadata: dict[str, str], path: str) -> tuple[str, ...]:
     try:
         names = ast.literal_eval(metadata["names"])
         items = names.items() if isinstance(names, dict) else enumerate(names)
-        labels = tuple(str(name) for _, name in sorted(items))
-        "".join(labels).encode()  # half of a character, as "\ud83d", goes into no event
-        return labels
+        labels = {int(number): str(name) for number, name in items}
+        "".join(labels.values()).encode()  # half of a character, as "\ud83d", goes into no event
+        return tuple(labels[number] for number in range(len(labels)))
     except KeyError:
+        if "names" in metadata:
+            raise ModelError(f"{path}: its classes are not numbered from 0 on") from None
         raise ModelError(
             f"{path}: names no classes; export it with ultralytics, which writes them"
         ) from None

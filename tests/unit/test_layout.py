@@ -1,9 +1,13 @@
 """How many processes and places a configuration gets."""
 
 from collections import Counter
+from dataclasses import replace
+
+import pytest
 
 from streamd.config import CameraConfig, Config, IngestConfig
 from streamd.engines import ModelInfo
+from streamd.errors import SetupError
 from streamd.layout import Layout
 from streamd.slots import InputShape
 
@@ -21,3 +25,12 @@ def test_no_worker_has_more_cameras_than_a_crash_report_can_tell_apart() -> None
     layout = Layout(Config(cameras=cameras), MODEL)
     load = Counter(place.ingest for place in layout.places.values())
     assert max(load.values()) <= 90
+
+
+@pytest.mark.parametrize("side", [960_000, 10**12])
+def test_slots_that_no_memory_could_hold_are_told_in_one_line(side: int) -> None:
+    config = Config(cameras=(CameraConfig(id="a", url="rtsp://h/a"),))
+    with pytest.raises(
+        SetupError, match=f"no shared memory for 68 slots of {side}x{side} "
+    ):
+        Layout(config, replace(MODEL, shape=InputShape(side, side)))

@@ -39,6 +39,16 @@ def test_a_model_tells_its_name_labels_stride_and_size(tmp_path: Path) -> None:
     assert not info.end_to_end
 
 
+def test_classes_whose_numbers_are_texts_are_in_the_order_of_the_numbers(tmp_path: Path) -> None:
+    labels = [f"kind {number}" for number in range(12)]
+    named = {str(number): label for number, label in enumerate(labels)}
+    assert inspected(tmp_path / "m.onnx", (16, 9), labels=named).labels == tuple(labels)
+
+
+def test_a_folder_is_called_one(tmp_path: Path) -> None:
+    assert complaint(tmp_path) == "is a folder"
+
+
 @pytest.mark.parametrize(
     ("output_shape", "changes", "end_to_end"),
     [
@@ -101,6 +111,13 @@ def test_a_static_model_takes_its_own_size_only(tmp_path: Path) -> None:
         (RAW, {"labels": "cat"}, "its class names cannot be read"),
         (RAW, {"labels": 5}, "its class names cannot be read"),
         (RAW, {"labels": ["cat", "\ud83d"]}, "its class names cannot be read"),
+        (RAW, {"labels": {1: "cat", 2: "dog"}}, "its classes are not numbered from 0 on"),
+        (RAW, {"labels": {0: "cat", 5: "dog"}}, "its classes are not numbered from 0 on"),
+        (
+            RAW,
+            {"sides": ("height", "width"), "imgsz": "[0, 640]"},
+            "its input of 0x640 pixels cannot be",
+        ),
         (RAW, {"opset": 11}, "is of opset 11; export it with opset 13 or later"),
         (RAW, {"stride": "wide"}, "its stride 'wide' cannot be read"),
         (RAW, {"stride": "0"}, "its stride '0' cannot be read"),
