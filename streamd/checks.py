@@ -1,18 +1,22 @@
 """What is wrong with a configuration, as far as can be told without running it."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from streamd.child import Tell
 from streamd.config import CameraConfig, Config
-from streamd.configured_model import model_at_hand, model_of
+from streamd.configured_model import model_at_hand, model_of, uncalibrated
 from streamd.engine_loader import load_engine
+from streamd.engines import choose_backend
+from streamd.engines.engine_file import is_engine_file
 from streamd.errors import ConfigError, EngineError, Fault, RedisSetupError, SourceError
 from streamd.layout import check_classes
 from streamd.preflight import missing_file, missing_files, none_enabled, unwritable_log
 from streamd.redis_client import check_redis
 from streamd.source import source_for
 
+_KEY = re.compile(r"(?:^|: )model\.(\w+): (.*)")  # in a message
 _TRIED_AT_ONCE = 16  # of cameras, each of which may take as long as its time-outs
 
 
@@ -21,13 +25,18 @@ def faults_of(config: Config, *, connect: bool, tell: Tell = lambda _: None) -> 
 
     `tell` hears of what takes long.
     """
-    return [*_static_faults(config), *(_connection_faults(config, tell) if connect else ())]
+    faults = list(_static_faults(config))
+    if connect:
+        faults += _connection_faults(config, tell)
+    return list(dict.fromkeys(faults))  # the engine fails by what was said already
 
 
 def _static_faults(config: Config) -> Iterator[Fault]:
     """Faults that the files of this machine show."""
     yield from none_enabled(config)
     yield from unwritable_log(config)
+    yield from uncalibrated(config)
+    yield from _backend_faults(config)
     try:
         model = model_at_hand(config)
         if model is not None:
@@ -38,6 +47,13 @@ def _static_faults(config: Config) -> Iterator[Fault]:
     for index, camera in enumerate(config.cameras):
         if camera.enabled and camera.is_local_file and not missing_file(camera):
             yield from _source_faults(config, index, camera)
+
+
+def _backend_faults(config: Config) -> Iterator[Fault]:
+    try:
+        choose_backend(config.model.backend, foreign_engine=is_engine_file(config.model.path))
+    except EngineError as error:
+        yield _of_its_key(config, error)
 
 
 def _connection_faults(config: Config, tell: Tell) -> Iterator[Fault]:
@@ -71,6 +87,14 @@ def _engine_faults(config: Config, tell: Tell) -> Iterator[Fault]:
     try:
         load_engine(model_of(config), config.model, tell)
     except EngineError as error:
-        yield config.fault(("model",), str(error))
+        yield _of_its_key(config, error)
     except ConfigError:
         return  # the static check has said so
+
+
+def _of_its_key(config: Config, error: EngineError) -> Fault:
+    """What is wrong with the engine, at the key that the error names, if it names one."""
+    named = _KEY.search(str(error))
+    if named is None:
+        return config.fault(("model",), str(error))
+    return config.fault(("model", named[1]), named[2])

@@ -3,8 +3,9 @@
 from streamd.checkpoint import as_onnx, check_checkpoint, exported_path, is_checkpoint
 from streamd.config import Config
 from streamd.engines import ModelInfo
+from streamd.engines.engine_file import is_engine_file
 from streamd.engines.model_file import inspect_model
-from streamd.errors import ConfigError, EngineError, ModelError
+from streamd.errors import ConfigError, EngineError, Fault, ModelError
 from streamd.logs import get_logger
 
 
@@ -30,3 +31,11 @@ def model_at_hand(config: Config) -> ModelInfo | None:
     except ModelError as error:
         raise ConfigError([config.fault(("model", "path"), str(error))]) from None
     return model_of(config)
+
+
+def uncalibrated(config: Config) -> list[Fault]:
+    """A fault where int8 is asked for without the pictures that it needs."""
+    model = config.model
+    if model.precision != "int8" or model.calibrate or is_engine_file(model.path):
+        return []
+    return [config.fault(("model", "calibrate"), "int8 needs pictures to calibrate with")]

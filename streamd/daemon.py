@@ -8,7 +8,7 @@ from pathlib import Path
 from streamd import __version__
 from streamd.config import Config, load_config
 from streamd.config.secrets import mask_url
-from streamd.configured_model import model_of
+from streamd.configured_model import model_of, uncalibrated
 from streamd.errors import ConfigError
 from streamd.fleet import Fleet
 from streamd.http_doors import App
@@ -98,9 +98,9 @@ def _load_again(running: Config, until_done: bool) -> Reloaded:
 
 def _check_useful(config: Config, until_done: bool) -> None:
     """Refuses what could never work. One missing file among others is that camera's affair."""
-    idle = none_enabled(config)
-    if idle:
-        raise ConfigError(idle)
+    useless = none_enabled(config) + uncalibrated(config)
+    if useless:
+        raise ConfigError(useless)
     missing = missing_files(config)
     if missing and (until_done or len(missing) == len(config.enabled_cameras)):
         raise ConfigError(missing)

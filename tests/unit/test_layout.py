@@ -30,7 +30,5 @@ def test_no_worker_has_more_cameras_than_a_crash_report_can_tell_apart() -> None
 @pytest.mark.parametrize("side", [960_000, 10**12])
 def test_slots_that_no_memory_could_hold_are_told_in_one_line(side: int) -> None:
     config = Config(cameras=(CameraConfig(id="a", url="rtsp://h/a"),))
-    with pytest.raises(
-        SetupError, match=f"no shared memory for 68 slots of {side}x{side} "
-    ):
+    with pytest.raises(SetupError, match=f"no shared memory for 68 slots of {side}x{side} "):
         Layout(config, replace(MODEL, shape=InputShape(side, side)))
