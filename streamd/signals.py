@@ -46,6 +46,8 @@ class Signals:
 
     def _take(self, number: int, _: FrameType | None) -> None:
         if not self._begun and number != signal.SIGHUP:
+            for other in _TAKEN:  # a wrapper may pass it on once more, into whatever ends now
+                signal.signal(other, signal.SIG_IGN)
             raise EndedEarly(signal.Signals(number).name)
         self.add(number)
 

@@ -31,6 +31,8 @@ _TICK_S = 0.5
 _INGEST_STOPS_WITHIN_S = 2.5
 _INFERENCE_STOPS_WITHIN_S = 5.5
 _STATUS_WITHIN_S = 1.0
+# `timeout` and other wrappers pass a signal on to a process that has got it already.
+_SAME_SIGNAL_S = 0.5
 # A batch job takes what it takes, as long as frames get their outcomes.
 _STANDS_STILL_S = 120.0
 _HOPELESS_STARTS = 3
@@ -41,7 +43,7 @@ class Supervisor:
     """Runs a layout. `until_done` ends when every file was read and published.
 
     `load` reads the configuration file again, for SIGHUP. One of `signals` to end lets all finish
-    in time, another one ends them at once.
+    in time, another one later ends them at once.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Supervisor:
         self._signals = signals
         self._bell = signals.bell
         self._told_to_end = 0
+        self._told_s = 0.0
         self._ending = False
         self._failed = False
         self._ready = False
@@ -124,11 +127,18 @@ class Supervisor:
     def _handle_signals(self) -> None:
         while (number := self._signals.next()) is not None:
             if number != signal.SIGHUP:
-                self._log.info("stopping", reason=number.name)
-                self._told_to_end += 1
-                self._ending = True
+                self._note_end(number)
             elif not self._ending:
                 self.control.reload()
+
+    def _note_end(self, number: signal.Signals) -> None:
+        now_s = time.monotonic()
+        if self._told_to_end and now_s - self._told_s < _SAME_SIGNAL_S:
+            return
+        self._log.info("stopping", reason=number.name)
+        self._told_to_end += 1
+        self._told_s = now_s
+        self._ending = True
 
     def _keep_alive(self, worker: WorkerProcess) -> None:
         """Notices the end of a worker, and starts the next one in time."""

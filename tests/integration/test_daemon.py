@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -260,6 +261,20 @@ def test_a_reload_that_is_asked_for_at_the_end_ends_nothing_early(
     assert frames["in_flight"] == 0
 
 
+def test_a_signal_that_a_wrapper_passes_on_again_is_no_second_one(
+    daemon: DaemonFactory, clip: Clip
+) -> None:
+    running = daemon(f"publish: all\ncameras: [{{id: a, url: {clip.path}, loop: true}}]")
+    running.wait_events(20)
+    running.process.send_signal(signal.SIGTERM)
+    running.wait_for_log("stopping")
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(20) == 0
+    assert not running.logged("worker_killed")
+    frames = running.wait_for_log("stopped")["frames"]
+    assert frames["inferred"] == len(running.events())
+
+
 def test_files_that_are_read_and_not_inferred_are_no_success(
     daemon: DaemonFactory, clip: Clip
 ) -> None:
@@ -293,7 +308,10 @@ def test_what_waited_when_inference_died_is_inferred_before_the_end(
     assert frames["inferred"] == frames["captured"] == len(running.events())
 
 
-def test_a_signal_before_anything_runs_ends_the_wait_for_redis(tmp_path: Path) -> None:
+@pytest.mark.parametrize("again_after_s", [None, 0.0004, 0.01])
+def test_a_signal_before_anything_runs_ends_the_wait_for_redis(
+    tmp_path: Path, again_after_s: float | None
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         config = tmp_path / "config.yaml"
         config.write_text(
@@ -306,6 +324,9 @@ def test_a_signal_before_anything_runs_ends_the_wait_for_redis(tmp_path: Path) -
         )
         with silent.accept()[0]:
             process.send_signal(signal.SIGTERM)
+            if again_after_s is not None:
+                time.sleep(again_after_s)
+                process.send_signal(signal.SIGTERM)
             _, said = process.communicate(timeout=20)
     assert process.returncode == 0
     assert json.loads(said)["event"] == "stopping"
