@@ -64,9 +64,13 @@ def read_document(path: Path, environ: Mapping[str, str]) -> Document:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError([Fault(str(path), 0, "", "no such file")]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        what = getattr(error, "strerror", None) or "is not UTF-8 text"
-        raise ConfigError([Fault(str(path), 0, "", f"cannot be read: {what}")]) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            [Fault(str(path), line, "", "cannot be read: is not UTF-8 text")]
+        ) from None
+    except OSError as error:
+        raise ConfigError([Fault(str(path), 0, "", f"cannot be read: {error.strerror}")]) from None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if not isinstance(node, yaml.MappingNode):
@@ -90,6 +94,8 @@ def _syntax_fault(error: yaml.YAMLError, file: str, text: str) -> Fault:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or str(error).splitlines()[0]
     line = mark.line + 1 if mark else 0  # one beyond the last where the end came too soon
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
     if "${" in "".join(text.splitlines()[line - 1 : line]):
         what += "; inside { } a value with ${...} needs quotes"
     return Fault(file, line, "", f"not valid YAML: {what}")
@@ -158,7 +164,7 @@ def _build_text(
 
     if holds_literal_secret(_VARIABLE.sub(_default_of, node.value), named=location[-1:] == _TOKEN):
         document.literal_secrets.append(location)
-    if "${" in _VARIABLE.sub("", node.value):
+    if "${" in _VARIABLE.sub(_default_of, node.value):
         document.fault(location, "holds a ${ that is no ${NAME}; a dollar sign itself is $$")
     text = _VARIABLE.sub(value_of, node.value)
     plain = isinstance(node, yaml.ScalarNode) and node.style is None

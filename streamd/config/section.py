@@ -1,9 +1,10 @@
 """What every section of the configuration is, and how its keys are written."""
 
 import re
+from typing import Any, get_args
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 Location = tuple[str | int, ...]
 
@@ -41,3 +42,17 @@ class Section(BaseModel):
     """Keys that are not known are faults; nothing changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_is_a_boolean(cls, value: object, info: ValidationInfo) -> object:
+        """Pydantic takes `yes` and `true` for 1."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and _takes_number(annotation):
+            raise ValueError(f"should be a number, not {str(value).lower()}")
+        return value
+
+
+def _takes_number(annotation: Any) -> bool:
+    """Whether one of the types that an annotation is made of is a number."""
+    return annotation in (int, float) or any(map(_takes_number, get_args(annotation)))

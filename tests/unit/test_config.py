@@ -66,7 +66,10 @@ def test_the_reference_file_is_what_the_models_say_and_holds_every_default(tmp_p
         ("a: 'b\n", "2: not valid YAML: found unexpected end of stream"),
         ("a: b: c\n", "1: not valid YAML: mapping values are not allowed here"),
         (GATE + "---\na: 1\n", "4: not valid YAML: but found another document"),
-        (GATE + "x\x00y", " not valid YAML: unacceptable character #x0000: special characters are"),
+        (
+            GATE + "x\x00y",
+            "4: not valid YAML: unacceptable character #x0000: special characters are",
+        ),
         (GATE + "http:\n  port: *nowhere\n", "5: not valid YAML: found undefined alias 'nowhere'"),
         (
             "cameras: &all [*all]\n",
@@ -117,6 +120,13 @@ def test_a_file_that_is_no_configuration_says_so_with_its_line(
         (
             GATE + "    fps: 0\n",
             "4: cameras[0].fps: input should be 'all'; or input should be greater than 0",
+        ),
+        (GATE + "    fps: yes\n", "4: cameras[0].fps: should be a number, not true"),
+        (GATE + "    priority: false\n", "4: cameras[0].priority: should be a number, not false"),
+        (GATE + "http: {port: true}\n", "4: http.port: should be a number, not true"),
+        (
+            "cameras:\n  - id: gate\n    url: rtsp://u:${A:-${B}}@h/s\n",
+            "3: cameras[0].url: holds a ${ that is no ${NAME}; a dollar sign itself is $$",
         ),
         (GATE + "    fps: .nan\n", "4: cameras[0].fps: input should be 'all'; or input should be"),
         (
@@ -196,8 +206,8 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_config(tmp_path, {})
     latin = tmp_path / "latin.yaml"
-    latin.write_bytes("cameras: [Süd]".encode("latin-1"))
-    with pytest.raises(ConfigError, match="cannot be read: is not UTF-8 text"):
+    latin.write_bytes("# gate\ncameras: [Süd]".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.yaml:2: cannot be read: is not UTF-8 text"):
         load_config(latin, {})
 
 
