@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from streamd.config import CameraConfig
 from streamd.config.secrets import mask_text
-from streamd.errors import ConfigError, StreamdError
+from streamd.errors import ConfigError, SetupError, StreamdError
 from streamd.fleet import Fleet
 from streamd.layout import Layout, check_classes
 from streamd.logs import get_logger
@@ -99,6 +99,8 @@ class Control:
         before = self._fleet.cameras.get(camera.id)
         if before is not None and before.config == camera:
             return "unchanged"
+        if self._layout.config.redis.mixes_with_status(camera.id):
+            raise SetupError(f"{camera.id}: its events would go to redis.status_stream")
         check_classes(self._layout.config, [camera], self._swap.newest)
         if camera.enabled:
             self._roster.start(camera)

@@ -37,6 +37,13 @@ class HttpConfig(Section):
         (), description="folders whose files a camera added through the API may name"
     )
 
+    @field_validator("host")
+    @classmethod
+    def _address(cls, host: str) -> str:
+        if re.search(r"[\s/\[\]]", host) or (":" in host and not _is_address(host)):
+            raise ValueError("is no address; an IPv6 one stands without [ ], the port in http.port")
+        return host
+
     @field_validator("token", mode="before")
     @classmethod
     def _long_enough(cls, token: object) -> object:
@@ -60,7 +67,12 @@ class HttpConfig(Section):
         """True where only this machine can connect; a name other than localhost may be anything."""
         if self.host == "localhost":
             return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return _is_address(self.host) and ipaddress.ip_address(self.host).is_loopback
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -42,7 +42,7 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     except ValidationError as error:
         raise ConfigError(list(_faults_of(error, document))) from None
     config.located(document.file, document.lines, tuple(document.literal_secrets))
-    faults = [*_duplicate_cameras(config), *open_doors(config)]
+    faults = [*_duplicate_cameras(config), *_events_among_status(config), *open_doors(config)]
     if faults:
         raise ConfigError(faults)
     return config
@@ -137,3 +137,11 @@ def _duplicate_cameras(config: Config) -> Iterator[Fault]:
             what = f"{camera.id!r} is already the id of the camera in line {first[camera.id]}"
             yield replace(fault, what=what)
         first.setdefault(camera.id, fault.line)
+
+
+def _events_among_status(config: Config) -> Iterator[Fault]:
+    """With a stream a camera, one may have the name of the status stream."""
+    for index, camera in enumerate(config.cameras):
+        if config.redis.mixes_with_status(camera.id):
+            what = f"its events would go to {config.redis.status_stream}, the redis.status_stream"
+            yield config.fault(("cameras", index, "id"), what)

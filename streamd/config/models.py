@@ -35,6 +35,7 @@ class ModelConfig(Section):
 
     path: str = Field(
         "engines/shapes.onnx",
+        min_length=1,
         description="a detection model: .onnx, .pt (needs the extra [export], once), or a TensorRT "
         ".engine of ultralytics",
     )

@@ -75,6 +75,8 @@ class RedisConfig(Section):
     @field_validator("status_stream")
     @classmethod
     def _of_its_own(cls, name: str, info: ValidationInfo) -> str:
+        if "{" in name or "}" in name:
+            raise ValueError("is one for all cameras: it may hold no { or }")
         if name == info.data.get("stream"):
             raise ValueError("is that of the events: they need one of their own")
         return name
@@ -85,3 +87,7 @@ class RedisConfig(Section):
         if file is not None and not is_tls(info.data.get("url", "rediss")):
             raise ValueError("is for rediss:// alone")
         return file
+
+    def mixes_with_status(self, camera: str) -> bool:
+        """Whether the stream of this camera's events would be the status stream."""
+        return self.stream.replace("{camera}", camera) == self.status_stream

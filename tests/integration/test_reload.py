@@ -194,6 +194,19 @@ def test_what_the_api_refuses_is_one_line(api: Api, clip: Clip) -> None:
     assert (form.status_code, "application/json" in form.text) == (415, True)
 
 
+def test_a_camera_whose_events_would_go_among_the_status_is_not_taken(
+    daemon: DaemonFactory, clip: Clip
+) -> None:
+    running = daemon(
+        cameras(f"id: a, url: {clip.path}, loop: true, paced: true"),
+        http_settings=f"{{port: 0, token: {TOKEN}}}",
+        redis_settings="stream: 'streamd:{camera}'",
+    )
+    answer = Api(running).ask("PUT", "status", url="rtsp://127.0.0.1:1/s")
+    assert answer.status_code == 409
+    assert "status: its events would go to redis.status_stream" in answer.json()["detail"]
+
+
 def test_without_a_token_nothing_can_be_changed(daemon: DaemonFactory, clip: Clip) -> None:
     running = daemon(cameras(f"id: a, url: {clip.path}, loop: true, paced: true"))
     url = f"{running.http}/api/v1/cameras/a"

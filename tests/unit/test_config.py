@@ -123,6 +123,21 @@ def test_a_file_that_is_no_configuration_says_so_with_its_line(
         ),
         (GATE + "    fps: yes\n", "4: cameras[0].fps: should be a number, not true"),
         (GATE + "    priority: false\n", "4: cameras[0].priority: should be a number, not false"),
+        (
+            GATE + "http: {host: '[::1]'}\n",
+            "4: http.host: is no address; an IPv6 one stands without [ ], the port in http.port",
+        ),
+        (GATE + "http: {host: '127.0.0.1:80'}\n", "4: http.host: is no address; an IPv6 one"),
+        (GATE + "http: {host: 'http://a'}\n", "4: http.host: is no address; an IPv6 one"),
+        (
+            GATE + "redis: {status_stream: 's:{camera}'}\n",
+            "4: redis.status_stream: is one for all cameras: it may hold no { or }",
+        ),
+        (
+            "redis: {stream: 's:{camera}', status_stream: s:a}\ncameras: [{id: a, url: a.mp4}]\n",
+            "2: cameras[0].id: its events would go to s:a, the redis.status_stream",
+        ),
+        (GATE + "model: {path: ''}\n", "4: model.path: string should have at least 1 character"),
         (GATE + "http: {port: true}\n", "4: http.port: should be a number, not true"),
         (
             "cameras:\n  - id: gate\n    url: rtsp://u:${A:-${B}}@h/s\n",
