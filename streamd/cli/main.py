@@ -16,6 +16,7 @@ from streamd.errors import ConfigError, ModelError, RedisSetupError, SetupError,
 from streamd.logs import configure_logging, get_logger
 from streamd.preflight import check_mounted, check_surroundings, checked_log_file
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk that the output goes to
 _WRONG_SETUP = (ConfigError, ModelError, RedisSetupError, SetupError)
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +34,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
+        print(end="", flush=True)  # here a full disk can be told of
     except typer.Exit as end:
         code = end.exit_code
     except typer.Abort:
@@ -43,10 +45,10 @@ def main() -> None:
         code = 0
         sys.stdout = None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _FULL:
             raise
-        print(f"{error.filename or 'output'}: cannot be written: {error.strerror}", file=sys.stderr)
-        code = 1
+        what = f"{error.filename or 'output'}: cannot be written: {error.strerror}"
+        code = _complain(SetupError(what), 1)
         sys.stdout = None
     except _WRONG_SETUP as error:
         code = _complain(error, 2)
@@ -62,7 +64,10 @@ def main() -> None:
 
 
 def _complain(error: StreamdError, code: int) -> int:
-    print(mask_text(str(error)), file=sys.stderr)
+    try:
+        print(mask_text(str(error)), file=sys.stderr, flush=True)
+    except OSError:  # nobody listens any more, or a disk is full: the code says it
+        sys.stderr = None
     return code
 
 

@@ -190,3 +190,29 @@ def test_usage_errors_end_with_2_and_probe_failures_with_1(rtsp_server: RtspServ
     assert code == 1
     (error,) = errors
     assert error.startswith(f"rtsp://***@127.0.0.1:{rtsp_server.port}/none: not_found")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_line(unbuffered: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "streamd", "schema"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "output: cannot be written: No space left on device\n")
+
+
+def test_the_exit_code_tells_what_nobody_reads(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "streamd", "check", str(tmp_path / "none.yaml")],
+            stderr=full,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert done.returncode == 2
