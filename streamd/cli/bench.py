@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from streamd.cli.main import app
-from streamd.cli.options import redis_of, section_of
+from streamd.cli.options import redis_of, section_of, unwind_at_signals
 from streamd.config import CameraConfig
 
 
@@ -53,4 +53,5 @@ def bench(
         as_json=as_json,
         plot=plot,
     )
+    unwind_at_signals()
     raise typer.Exit(run_capacity(options))

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from streamd.cli.main import app
-from streamd.cli.options import redis_of, section_of
+from streamd.cli.options import redis_of, section_of, unwind_at_signals
 from streamd.config import CameraConfig
 from streamd.errors import ConfigError, Fault
 from streamd.preflight import missing_file
@@ -31,6 +31,7 @@ def demo(
     options = DemoOptions(
         cameras, seconds, sources, model, None if redis is None else redis_of(redis)
     )
+    unwind_at_signals()
     raise typer.Exit(run_demo(options))
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -335,3 +336,17 @@ def test_bench_of_no_rate(fps: str) -> None:
     assert code == 2
     (error,) = errors
     assert error.startswith(f"--fps: '{fps}': ")
+
+
+@pytest.mark.parametrize("command", ["bench", "demo"])
+def test_what_is_ended_by_a_signal_leaves_no_files(tmp_path: Path, command: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamd", command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    eventually(lambda: list(tmp_path.glob(f"streamd-{command}-*/*.mp4")))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
