@@ -91,12 +91,20 @@ class ModelSwap:
             self._failed(pending, "the worker that loaded it died")
 
     def _failed(self, pending: _Pending, error: str) -> None:
+        blind = self._without_labels()
         self._log.error(
             "model_swap_failed",
             model=pending.order.model.path,
             reason=mask_text(error),
             effect=f"{self._layout.model.path} goes on",
+            **({"cameras_without_labels": blind} if blind else {}),
         )
+
+    def _without_labels(self) -> list[str]:
+        """Cameras that report nothing: their classes are those of the model that was refused."""
+        labels = self._layout.model.labels
+        cameras = [place.config for place in self._layout.places.values() if not place.leaving]
+        return sorted(c.id for c in cameras if c.classes and not set(c.classes) & set(labels))
 
     def _needs_restart(self, model: ModelInfo, config: ModelConfig) -> str | None:
         """Why the pictures in the slots would not fit `model`; None where they do."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from streamd.config import Config, ModelConfig
 from streamd.crew import Crew
@@ -56,3 +57,15 @@ def test_a_model_that_was_overtaken_and_is_used_is_what_the_next_worker_starts_w
     swap.want(model, ModelConfig(confidence=0.5))
     swap.heard(warm(inference.told[-1]))
     assert layout.config.model.confidence == 0.5
+
+
+def test_a_refused_model_names_the_cameras_whose_labels_went_with_it(model: ModelInfo) -> None:
+    wanted = {"old": ["circle"], "new": ["person", "car"], "both": ["person", "circle"]}
+    cameras = [{"id": id_, "url": "rtsp://h/0", "classes": c} for id_, c in wanted.items()]
+    layout = Layout(Config.model_validate({"cameras": cameras}), model)
+    inference = Inference()
+    swap = ModelSwap(layout, cast(Crew, cast(Any, inference)))
+    swap.want(model, ModelConfig(confidence=0.3))
+    with capture_logs() as lines:
+        swap.heard(ModelRefused(inference.told[0].number, "no such file"))
+    assert lines[0]["cameras_without_labels"] == ["new"]
