@@ -292,5 +292,7 @@ def _file(folder: Path, shape: InputShape, batch: int) -> Path:
 
 
 def _failure(what: str, error: Exception) -> EngineError:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-    return EngineError(f"{what}: {line}")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # Of operations that it lacks only this line has the names.
+    line = next((line for line in lines if "No conversion rule" in line), lines[-1])
+    return EngineError(f"{what}: {line.removeprefix('-- ')}")

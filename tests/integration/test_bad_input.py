@@ -192,6 +192,20 @@ def test_usage_errors_end_with_2_and_probe_failures_with_1(rtsp_server: RtspServ
     assert error.startswith(f"rtsp://***@127.0.0.1:{rtsp_server.port}/none: not_found")
 
 
+def test_an_operation_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    model = onnx.load(Path(__file__).parents[2] / "engines" / "shapes.onnx")
+    model.graph.node[-1].op_type = "Unheard"
+    onnx.save(model, str(tmp_path / "odd.onnx"))
+    code, _, errors = streamd(
+        "build", str(tmp_path / "odd.onnx"), "--backend", "openvino", "--output", str(tmp_path)
+    )
+    assert (code, errors[-1]) == (
+        1,
+        f"{tmp_path}/odd.onnx: OpenVINO cannot build it: "
+        "No conversion rule found for operations: Unheard-18",
+    )
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_is_one_line(unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
