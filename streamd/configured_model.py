@@ -33,6 +33,14 @@ def model_at_hand(config: Config) -> ModelInfo | None:
     return model_of(config)
 
 
+def check_model(path: str) -> None:
+    """Raises ModelError where `path` names no model that can be used; exports nothing."""
+    if is_checkpoint(path):
+        check_checkpoint(path)
+    else:
+        inspect_model(path)
+
+
 def uncalibrated(config: Config) -> list[Fault]:
     """A fault where int8 is asked for without the pictures that it needs."""
     model = config.model

@@ -13,11 +13,12 @@ from streamd.capacity.kind import CameraKind
 from streamd.capacity.ramp import next_count
 from streamd.capacity.trial import Plan, Trial, run_trial
 from streamd.config import RedisConfig
+from streamd.configured_model import check_model
 from streamd.cores import available_cores
 from streamd.demo.clips import write_clip
-from streamd.engines.model_file import inspect_model
 from streamd.errors import SetupError
 from streamd.scenes import Scene
+from streamd.testing.clip import Clip
 from streamd.testing.redis_server import RedisServer
 
 _CLIP_S = 10.0
@@ -43,7 +44,7 @@ def run_capacity(options: CapacityOptions) -> int:
     """Measures and reports; the exit code is 1 where not even one camera meets the target."""
     if options.plot is not None:
         _check_plot(options.plot)
-    inspect_model(options.model)
+    check_model(options.model)
     console = Console(stderr=True)
     fps = min(options.fps or options.kind.fps, options.kind.fps)
     trials: dict[int, Trial] = {}
@@ -107,6 +108,11 @@ def _clip(options: CapacityOptions, folder: Path, console: Console) -> Path:
         path = Path(options.source)
         if not path.is_file():
             raise SetupError(f"--source {path}: no such file")
+        try:
+            Clip.open(path)
+        except (OSError, ValueError) as error:
+            what = getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: ")
+            raise SetupError(f"--source {path}: {what}") from None
         return path
     console.print(f"Drawing {_CLIP_S:.0f} s of {options.kind.name} ...", highlight=False)
     scene = Scene(1, options.kind.width, options.kind.height, fps=options.kind.fps)

@@ -25,7 +25,10 @@ def bench(
     max_cameras: Annotated[int, typer.Option(help="try no more than these", min=1)] = 512,
     seconds: Annotated[float, typer.Option(help="length of each measurement", min=1)] = 8.0,
     source: Annotated[
-        str | None, typer.Option(help="a recording that the cameras send; else a drawn scene")
+        str | None,
+        typer.Option(
+            help="a recording that the cameras send, H.264, H.265 or MJPEG; else a drawn scene"
+        ),
     ] = None,
     redis: Annotated[str | None, typer.Option(help="a Redis URL instead of an own one")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,

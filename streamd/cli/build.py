@@ -48,7 +48,7 @@ def build(
         "calibrate": calibrate,
         "min_agreement": min_agreement,
     }
-    config = section_of(ModelConfig, options)
+    config = section_of(ModelConfig, options, {"path": "MODEL", "cache": "--output"})
     if calibrate is not None:
         _check_pictures(calibrate)
     began_s = time.monotonic()

@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from streamd.checkpoint import check_checkpoint, is_checkpoint
 from streamd.config import (
     CameraConfig,
     Config,
@@ -23,11 +22,11 @@ from streamd.config import (
     RedisConfig,
     mask_url,
 )
+from streamd.configured_model import check_model
 from streamd.daemon import run_daemon
 from streamd.demo.board import Board, totals
 from streamd.demo.clips import Clip, write_clip
 from streamd.demo.score import Score
-from streamd.engines.model_file import inspect_model
 from streamd.events import Event
 from streamd.fleet import Fleet
 from streamd.logs import configure_logging
@@ -70,7 +69,7 @@ class Demo:
         log = LogConfig(level="error", format="console")
         configure_logging(log)
         model = self._model()
-        _check_model(model.path)  # before anything is drawn
+        check_model(model.path)  # before anything is drawn
         with ExitStack() as stack:
             named = self.options.redis
             redis = named or RedisConfig(url=stack.enter_context(RedisServer()).url)
@@ -187,14 +186,6 @@ class Demo:
 
 def _cameras(count: int) -> str:
     return "1 camera" if count == 1 else f"{count} cameras"
-
-
-def _check_model(path: str) -> None:
-    """Raises StreamdError where `path` names no model that can be used."""
-    if is_checkpoint(path):
-        check_checkpoint(path)
-    else:
-        inspect_model(path)
 
 
 def run_demo(options: DemoOptions) -> int:

@@ -48,9 +48,12 @@ class Clip:
         """Read the first video stream of the file at `path`.
 
         Every keyframe is given the parameter sets in front of it, as cameras send them.
-        Raises ValueError for a codec that is not served or a file without pictures.
+        Raises ValueError for a codec that is not served or a file without pictures, OSError or
+        ValueError for one that is no video.
         """
         with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError(f"{path}: no pictures")
             stream = container.streams.video[0]
             codec = stream.codec_context.name
             if codec not in _PARAMETER_SETS:

@@ -218,7 +218,10 @@ def test_a_full_disk_is_one_line(unbuffered: str) -> None:
             timeout=PATIENCE_S,
             check=False,
         )
-    assert (done.returncode, done.stderr) == (1, "output: cannot be written: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "output: cannot be written: No space left on device\n",
+    )
 
 
 def test_the_exit_code_tells_what_nobody_reads(tmp_path: Path) -> None:

@@ -173,14 +173,6 @@ def test_tail_prints_labels_as_they_are_in_any_locale(
     assert tuple(each["label"] for each in objects) == labels
 
 
-def test_a_full_disk_under_the_output_is_one_line() -> None:
-    command = [sys.executable, "-m", "streamd", "schema"]
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr == "output: cannot be written: No space left on device\n"
-
-
 def test_tail_of_a_camera_that_was_added_over_http(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
@@ -260,6 +252,8 @@ def test_the_demo_sees_what_it_draws() -> None:
             "--redis: 'http://***@x': scheme 'http' is none of redis://",
         ),
         ("bench --redis redis://:q7@127.0.0.1:1", "--redis: redis://***@127.0.0.1:1: Error 111"),
+        (f"bench --source {__file__}", f"--source {__file__}: Invalid data found"),
+        ("build none.onnx --output=", "--output: '': string should have at least 1 character"),
         ("probe rtmp://u:q7@x", "URL: 'rtmp://***@x': scheme 'rtmp' is none of rtsp://"),
     ],
 )
@@ -269,6 +263,13 @@ def test_what_cannot_be_used_is_one_line_at_once(command: str, line: str) -> Non
     (error,) = errors
     assert error.startswith(line)
     assert "q7" not in error
+
+
+def test_bench_takes_a_checkpoint_for_one(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "odd.pt"
+    checkpoint.write_bytes(b"no archive")
+    code, _, errors = streamd("bench", "--model", str(checkpoint))
+    assert (code, errors) == (2, [f"{checkpoint}: is no checkpoint of PyTorch"])
 
 
 def test_probe_of_nothing() -> None:
