@@ -36,9 +36,9 @@ def _static_faults(config: Config) -> Iterator[Fault]:
     yield from none_enabled(config)
     yield from unwritable_log(config)
     yield from uncalibrated(config)
-    yield from _backend_faults(config)
     try:
         model = model_at_hand(config)
+        yield from _backend_faults(config)
         if model is not None:
             check_classes(config, config.enabled_cameras, model)
     except ConfigError as error:
