@@ -145,7 +145,7 @@ class Fleet:
         cold = inference_workers - len(self.engines)
         if cold:
             missing.append(f"engine: {cold} of {inference_workers} inference workers not warm")
-        errors = sorted({error for error in self.redis.values() if error})
+        errors = sorted({error for error in list(self.redis.values()) if error})
         if errors:
             missing.append(f"redis: not reachable: {errors[0]}")
         elif len(self.redis) < inference_workers:
