@@ -42,20 +42,21 @@ def load_engine(
     backend = load_backend(name)
     # A checkpoint was exported: what is built from is the model's file, not the configured one.
     settings = config.model_copy(update={"path": model.path})
+    order = order_for(model, settings, shapes)
+    key = key_of(order, settings, name, backend.platform())
+    cache = EngineCache(Path(settings.cache))
+    kept = find_whole(cache, key, settings, tell)
+    if kept is not None:
+        engine = backend.load(order, kept.manifest.built, kept.folder)
+        return LoadedEngine(engine, why, cached=True, proof=kept.manifest.proof)
     with _usable_cache(settings, tell) as usable:
-        cache = EngineCache(Path(usable.cache))
-        order = order_for(model, usable, shapes)
-        key = key_of(order, usable, name, backend.platform())
-        entry = find_whole(cache, key, usable, tell)
-        cached = entry is not None
-        if entry is None:
-            tell(f"building for {name}: {cache.why_missing(key)}")
-            build_apart(usable, order.shapes, tell)
-            entry = cache.find(key)
+        tell(f"building for {name}: {cache.why_missing(key)}")
+        build_apart(usable, order.shapes, tell)
+        entry = EngineCache(Path(usable.cache)).find(key)
         if entry is None:
             raise EngineError(f"{model.path}: was built, but not for this machine")
         engine = backend.load(order, entry.manifest.built, entry.folder)
-        return LoadedEngine(engine, why, cached, entry.manifest.proof)
+        return LoadedEngine(engine, why, cached=False, proof=entry.manifest.proof)
 
 
 def build_apart(config: ModelConfig, shapes: tuple[InputShape, ...], tell: Tell) -> dict[str, Any]:

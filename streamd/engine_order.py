@@ -1,5 +1,7 @@
 """Which engine a configuration asks for, and whether the cache has it."""
 
+from contextlib import suppress
+
 from streamd.child import Tell
 from streamd.config import ModelConfig, mask_url
 from streamd.engines.cache import EngineCache, EngineKey, Entry, file_sha256
@@ -64,7 +66,8 @@ def find_whole(cache: EngineCache, key: EngineKey, config: ModelConfig, tell: Te
         entry = cache.find(key)
     except EngineError as error:
         tell(f"{error}; building it again")
-        cache.remove(cache.root / key.folder)
+        with suppress(EngineError):  # what somebody else owns stays: it is built elsewhere then
+            cache.remove(cache.root / key.folder)
         return None
     if entry is not None:
         _check_proof(entry, config)

@@ -1,7 +1,6 @@
 """The engines that are kept on this machine: one more, all of them, only those that fit."""
 
 import functools
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,14 +35,17 @@ def list_engines(cache: Path) -> list[dict[str, Any]]:
 
 
 def prune_engines(cache: Path) -> Iterator[tuple[Path, str]]:
-    """Removes what does not fit this machine or was not finished: each folder, and why."""
+    """Removes what does not fit this machine or was not finished: each folder, and why.
+
+    Raises EngineError where one may not be removed.
+    """
     kept = EngineCache(cache)
     for entry, misfit in _entries(kept):
         if misfit:
             kept.remove(entry.folder)
             yield entry.folder, misfit
     for folder in kept.leftovers():
-        shutil.rmtree(folder, ignore_errors=True)
+        kept.remove(folder)
         yield folder, "was not finished"
 
 

@@ -98,7 +98,7 @@ class EngineCache:
     def find(self, key: EngineKey) -> Entry | None:
         """The engine of `key`, None if there is none. Raises EngineError if it is damaged."""
         folder = self.root / key.folder
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # also where this user may not look
             return None
         entry = Entry(folder, read_manifest(folder))
         for name, expected in entry.manifest.files.items():
@@ -145,6 +145,8 @@ class EngineCache:
         for path in [*paths, folder / _MANIFEST, folder]:
             _sync(path)
         # It was made for its builder's eyes only; the service may be another user.
+        for path in [*paths, folder / _MANIFEST]:
+            path.chmod(0o644)
         folder.chmod(0o755)
         place = self.root / manifest.key.folder
         self.remove(place)
@@ -153,11 +155,17 @@ class EngineCache:
         return Entry(place, whole)
 
     def remove(self, folder: Path) -> None:
-        """Removes an engine; a half-removed one is never taken for a whole one."""
+        """Removes an engine; a half-removed one is never taken for a whole one.
+
+        Raises EngineError where it may not be removed.
+        """
         if folder.is_dir():
-            doomed = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.root))
-            folder.rename(doomed / folder.name)
-            shutil.rmtree(doomed, ignore_errors=True)
+            with _errors_of_the_disk(folder):
+                doomed = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.root))
+                try:
+                    folder.rename(doomed / folder.name)
+                finally:
+                    shutil.rmtree(doomed, ignore_errors=True)
 
     def entries(self) -> list[Entry]:
         """All whole engines, newest first; files are not verified."""

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import random
@@ -155,7 +156,40 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
 
 def test_others_may_read_what_one_user_built(cache: EngineCache) -> None:
-    assert os.stat(stored(cache)).st_mode & 0o055 == 0o055
+    usual = os.umask(0o077)
+    try:
+        folder = stored(cache)
+    finally:
+        os.umask(usual)
+    assert os.stat(folder).st_mode & 0o055 == 0o055
+    assert all(file.stat().st_mode & 0o044 == 0o044 for file in folder.iterdir())
+
+
+def test_what_may_not_be_removed_is_one_line(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = stored(cache)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(EngineError, match=f"^{folder}: Permission denied$"):
+        cache.remove(folder)
+    assert cache.find(KEY)
+    assert not cache.leftovers()
+
+
+def test_a_folder_that_this_user_may_not_look_into_holds_no_engine(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(cache)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refused)
+    assert cache.find(KEY) is None
 
 
 def find_damaged(cache: EngineCache, rounds: int) -> None:
