@@ -3,7 +3,8 @@
 There are four kinds of head:
 
     raw         (batch, 4 + classes, anchors)   YOLOv5u, v8, v9, 11, 12: cx, cy, w, h, scores
-    end to end  (batch, boxes, 6)               YOLOv10, 26: x1, y1, x2, y2, score, class
+    end to end  (batch, boxes, 6)               YOLOv10, 26, any with nms=True: x1, y1, x2, y2,
+                                                score, class
     queries     (batch, queries, 4 + classes)   RT-DETR: cx, cy, w, h in 0..1, scores
     selected    (batch, queries, 6)             newer RT-DETR: cx, cy, w, h in 0..1, score, class
 """
@@ -23,6 +24,7 @@ from streamd.errors import ModelError
 from streamd.slots import InputShape, aspect_shapes
 
 _OLDEST_OPSET = 13
+_NMS_INSIDE = "'nms': True"  # in what ultralytics writes of the arguments of an export
 
 
 class Head(StrEnum):
@@ -93,7 +95,7 @@ def head_of(model: onnx.ModelProto, path: str) -> Head:
     return head_of_output(
         dims,
         classes,
-        end_to_end=metadata.get("end2end") == "True",
+        end_to_end=metadata.get("end2end") == "True" or _NMS_INSIDE in metadata.get("args", ""),
         head_name=metadata.get("head", ""),
         path=path,
     )

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from streamd.engines.onnx_model import inspect_model
+from streamd.engines.onnx_model import Head, head_of, inspect_model, read_model
 from streamd.errors import ModelError
 from streamd.slots import InputShape
 
@@ -17,6 +17,14 @@ RAW, QUERIES, END_TO_END = (6, 9), (9, 6), (5, 6)
 def inspected(path: Path, output_shape: tuple[int, int] = RAW, **changes: Any) -> Any:
     write_model(path, output_shape, **changes)
     return inspect_model(str(path))
+
+
+def test_a_model_of_two_classes_with_nms_inside_is_not_taken_for_queries(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    write_model(path, (300, 6), end2end="False", args="{'half': False, 'nms': True}")
+    assert head_of(read_model(str(path)), str(path)) is Head.END_TO_END
+    write_model(path, (300, 6), end2end="False", args="{'half': False, 'nms': False}")
+    assert head_of(read_model(str(path)), str(path)) is Head.QUERIES
 
 
 def complaint(path: str | Path, imgsz: str | int | tuple[int, int] = "auto") -> str:
@@ -58,6 +66,7 @@ def test_a_folder_is_called_one(tmp_path: Path) -> None:
         ((300, 6), {"labels": {0: "a", 1: "b", 2: "c"}}, True),
         ((300, 6), {"labels": {0: "a"}, "end2end": "True"}, True),
         ((300, 6), {"end2end": "True"}, True),
+        ((300, 6), {"args": "{'batch': 1, 'nms': True}"}, True),
     ],
 )
 def test_only_models_that_give_final_boxes_need_no_suppression(
@@ -73,6 +82,7 @@ def test_only_models_that_give_final_boxes_need_no_suppression(
         ({1: "dog", 0: "cat"}, ("cat", "dog")),
         (["cat", "dog"], ("cat", "dog")),
         (dict.fromkeys(range(12), "x") | {10: "ten"}, ("x",) * 10 + ("ten", "x")),
+        (dict.fromkeys(map(str, range(12)), "x") | {"10": "ten"}, ("x",) * 10 + ("ten", "x")),
     ],
 )
 def test_labels_come_in_the_order_of_their_numbers(
