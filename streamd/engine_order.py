@@ -1,5 +1,6 @@
 """Which engine a configuration asks for, and whether the cache has it."""
 
+import hashlib
 from contextlib import suppress
 
 from streamd.child import Tell
@@ -13,7 +14,6 @@ from streamd.engines.contract import (
     Platform,
     batch_ladder,
 )
-from streamd.engines.model_path import find_model
 from streamd.errors import EngineError
 from streamd.slots import InputShape
 
@@ -39,7 +39,7 @@ def key_of(order: EngineOrder, config: ModelConfig, backend: str, platform: Plat
     frames = f" calibrated with {mask_url(config.calibrate or '')}" if calibrated else ""
     return EngineKey(
         model=order.model.name,
-        sha256=file_sha256(find_model(order.model.path)),
+        sha256=_sha256_of(order.model),
         backend=backend,
         version=platform.version,
         device=platform.device,
@@ -48,6 +48,12 @@ def key_of(order: EngineOrder, config: ModelConfig, backend: str, platform: Plat
         ladder=" ".join(str(size) for size in order.ladder),
         graph=f"{CONTRACT_VERSION}/{CANDIDATES}",
     )
+
+
+def _sha256_of(model: ModelInfo) -> str:
+    """Of its file; where its weights are in others, of the checksums of all."""
+    sums = [file_sha256(file) for file in model.files]
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def bar_for(precision: str, config: ModelConfig) -> float:

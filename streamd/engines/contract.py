@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from streamd.engines.model_path import find_model
 from streamd.slots import InputShape
 
 # Boxes that leave the graph for one image, best first; NMS sees no more.
@@ -23,8 +24,9 @@ class ModelInfo:
     `labels` by class id; `shape` is its input size; `dynamic` says whether others are possible.
     `aspects` are its sizes where each picture gets the one of its aspect, the likeliest first.
     `end_to_end` models give final boxes: they need no NMS. `ladder` has the batch sizes that it is
-    bound to; None where any can be built. `stamp` tells one state of the file from another: its
-    time of change in nanoseconds and its size in bytes.
+    bound to; None where any can be built. `weights` are the files beside it that hold its weights,
+    where it does not. `stamp` tells one state of the files from another: the time of the last
+    change in nanoseconds and their size in bytes.
     """
 
     path: str
@@ -37,6 +39,13 @@ class ModelInfo:
     ladder: tuple[int, ...] | None = None
     stamp: tuple[int, int] = (0, 0)
     aspects: tuple[InputShape, ...] = ()
+    weights: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that the model is in, its own file first. Raises ModelError if that is gone."""
+        file = find_model(self.path)
+        return (file, *(file.parent / name for name in self.weights))
 
     @property
     def shapes(self) -> tuple[InputShape, ...]:

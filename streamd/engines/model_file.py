@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from streamd.engines.contract import ModelInfo
 from streamd.engines.engine_file import is_engine_file, read_engine_file
-from streamd.engines.model_path import find_model
 from streamd.engines.onnx_model import inspect_model as inspect_onnx
 
 
@@ -15,5 +14,6 @@ def inspect_model(path: str, imgsz: str | int | tuple[int, int] = "auto") -> Mod
     """
     foreign = is_engine_file(path)
     info = read_engine_file(path, imgsz).info if foreign else inspect_onnx(path, imgsz)
-    file = find_model(info.path).stat()
-    return replace(info, stamp=(file.st_mtime_ns, file.st_size))
+    found = [file.stat() for file in info.files]
+    stamp = max(each.st_mtime_ns for each in found), sum(each.st_size for each in found)
+    return replace(info, stamp=stamp)

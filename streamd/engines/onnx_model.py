@@ -41,7 +41,7 @@ def inspect_model(path: str, imgsz: str | int | tuple[int, int] = "auto") -> Mod
 
     Raises ModelError where it is no detector, or cannot take that size.
     """
-    model = read_model(path)
+    model, weights = _read(path)
     head = head_of(model, path)
     metadata = _metadata(model)
     own = _own_shape(model, metadata, path)
@@ -60,14 +60,25 @@ def inspect_model(path: str, imgsz: str | int | tuple[int, int] = "auto") -> Mod
         ladder=_bound_ladder(model),
         end_to_end=head is not Head.RAW,
         aspects=aspect_shapes(own, stride) if adapts else (),
+        weights=weights,
     )
 
 
 def read_model(path: str) -> onnx.ModelProto:
     """The ONNX file at `path`. Raises ModelError where it is none."""
+    return _read(path)[0]
+
+
+def _read(path: str) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """As `read_model`, and the names of the other files that its weights are in."""
     try:
+        file = find_model(path)
         # Else the format would follow from the file's suffix, each with errors of its own.
-        model: onnx.ModelProto = onnx.load(str(find_model(path)), format="protobuf")
+        model: onnx.ModelProto = onnx.load(str(file), format="protobuf", load_external_data=False)
+        places = {
+            e.value for t in model.graph.initializer for e in t.external_data if e.key == "location"
+        }
+        onnx.load_external_data_for_model(model, str(file.parent))
     except onnx.checker.ValidationError:
         raise ModelError(f"{path}: its weights, kept in another file, cannot be read") from None
     except (DecodeError, OSError, ValueError) as error:
@@ -75,7 +86,7 @@ def read_model(path: str) -> onnx.ModelProto:
         raise ModelError(f"{path}: {what}") from None
     if not model.graph.input or not model.graph.output:
         raise ModelError(f"{path}: is no ONNX file")
-    return model
+    return model, tuple(sorted(places))
 
 
 def head_of(model: onnx.ModelProto, path: str) -> Head:

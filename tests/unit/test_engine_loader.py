@@ -1,11 +1,15 @@
+import os
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from streamd.config import ModelConfig
 from streamd.engine_loader import load_engine
+from streamd.engine_order import key_of, order_for
 from streamd.engines.cache import EngineCache
+from streamd.engines.contract import Platform
 from streamd.engines.model_file import inspect_model
 from streamd.errors import EngineError
 
@@ -49,6 +53,25 @@ def test_an_engine_that_fits_is_used_from_a_read_only_cache(
     assert load_engine(inspect_model(config.path), config, told.append).cached
     assert not told
     assert not read_only
+
+
+def test_weights_that_change_in_a_file_of_their_own_make_another_model(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    keys, models = [], []
+    for spread in ((-1.0, 1.0), (-2.0, 2.0)):
+        write_model(path, (6, 9), spread=spread)
+        proto = onnx.load(path)
+        (tmp_path / "weights.bin").unlink(missing_ok=True)
+        onnx.save(
+            proto, path, save_as_external_data=True, location="weights.bin", size_threshold=100
+        )
+        os.utime(path, (1, 1))
+        models.append(inspect_model(str(path)))
+        config = ModelConfig(path=str(path))
+        order = order_for(models[-1], config)
+        keys.append(key_of(order, config, "onnxruntime", Platform("1", "CPU")))
+    assert models[0] != models[1]
+    assert list(keys[1].differences(keys[0])) == ["sha256"]
 
 
 def test_a_damaged_engine_in_a_read_only_cache_is_built_elsewhere(
