@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from streamd.engines.model_path import find_model
 from streamd.slots import InputShape
 
-# Boxes that leave the graph for one image, best first; NMS sees no more.
+# Boxes that leave the graph for an image of 640x640 or less, best first; NMS sees no more.
 CANDIDATES = 300
+_THEIR_AREA_PX = 640 * 640
+_MOST_CANDIDATES = 3840  # that TensorRT sorts
 # Goes up whenever the graph changes: engines that were built before do not fit any more.
-CONTRACT_VERSION = 4
+CONTRACT_VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,12 @@ class Backend(Protocol):
     def load(self, order: EngineOrder, built: Built, folder: Path) -> Engine:
         """The engine whose files are in `folder`."""
         ...
+
+
+def candidates_of(shape: InputShape) -> int:
+    """CANDIDATES, and of a larger input so many more as it has room for objects."""
+    share = shape.height * shape.width / _THEIR_AREA_PX
+    return min(_MOST_CANDIDATES, round(CANDIDATES * max(1.0, share)))
 
 
 def batch_ladder(batch_size: int) -> tuple[int, ...]:

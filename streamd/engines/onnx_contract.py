@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import DTypeLike
 from onnx import TensorProto, helper, numpy_helper
 
-from streamd.engines.contract import CANDIDATES
+from streamd.engines.contract import candidates_of
 from streamd.engines.onnx_model import Head, head_of, opset_of
 from streamd.slots import InputShape
 
@@ -100,13 +100,13 @@ class _Wrapper:
             self._select_best(transposed=head is Head.RAW, shape=shape)
 
     def _select_best(self, *, transposed: bool, shape: InputShape) -> None:
-        """Keeps the CANDIDATES boxes with the best class scores, as corners."""
+        """Keeps the boxes with the best class scores, as corners."""
         values = 1 if transposed else 2  # the axis of a box's values
         keep = partial(self._kept, columns=transposed)
         parts = self._boxes_and_logits(values)
         scores = parts[1] if parts else self._slice(self.output, 4, _END, "sd_scores", axis=values)
         best = self._reduce_max(scores, axis=values)
-        k = self._clamped_k(best)
+        k = self._clamped_k(best, candidates_of(shape))
         self._append(helper.make_node("TopK", [best, k], ["sd_top", "sd_index"], axis=1))
         if parts:
             kept_boxes = keep(parts[0], 4, "sd_kept_boxes")
@@ -182,12 +182,12 @@ class _Wrapper:
         ]
         return self._node("Slice", [name, *bounds], out)
 
-    def _clamped_k(self, best: str) -> str:
-        """CANDIDATES, or all boxes where the model has fewer."""
+    def _clamped_k(self, best: str, most: int) -> str:
+        """`most`, or all boxes where the model has fewer."""
         shape = self._node("Shape", [best], "sd_best_shape")
         one = self._constant("sd_one", [1], np.int64)
         count = self._node("Gather", [shape, one], "sd_count", axis=0)
-        limit = self._constant("sd_limit", [CANDIDATES], np.int64)
+        limit = self._constant("sd_limit", [most], np.int64)
         return self._node("Min", [count, limit], "sd_k")
 
     def _reduce_max(self, scores: str, *, axis: int) -> str:

@@ -7,7 +7,7 @@ done in NumPy, on the model's own input and output.
 import numpy as np
 from numpy.typing import NDArray
 
-from streamd.engines.contract import CANDIDATES, ModelInfo
+from streamd.engines.contract import ModelInfo, candidates_of
 from streamd.engines.onnx_model import Head, head_of, read_model
 from streamd.engines.openvino_library import ov, properties
 from streamd.errors import EngineError
@@ -21,6 +21,7 @@ class Reference:
         proto = read_model(model.path)
         self._head = head_of(proto, model.path)
         self._batch = model.ladder[0] if model.ladder else 1
+        self._most = candidates_of(shape)
         self._size = np.array([shape.width, shape.height] * 2, np.float32)
         core = ov.Core()
         settings = {properties.hint.inference_precision(): ov.Type.f32}
@@ -46,7 +47,7 @@ class Reference:
 
     def _best(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         scores, labels = rows[:, 4:].max(axis=1), rows[:, 4:].argmax(axis=1)
-        order = np.argsort(-scores, kind="stable")[:CANDIDATES]
+        order = np.argsort(-scores, kind="stable")[: self._most]
         boxes = rows[order, :4] * (self._size if self._head is Head.QUERIES else 1)
         return np.hstack([self._corners(boxes), scores[order, None], labels[order, None]])
 

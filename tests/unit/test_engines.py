@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from streamd.build import build_order_for
 from streamd.config import ModelConfig
 from streamd.engines import CANDIDATES, Engine, Runner, installed_backends, load_backend
+from streamd.engines.contract import candidates_of
 from streamd.engines.model_file import inspect_model
 from streamd.errors import EngineError
 from streamd.nvidia import driver_missing
@@ -130,6 +131,18 @@ def test_no_more_than_the_contracts_number_of_boxes_leave_the_graph(
     assert candidates.shape == (1, CANDIDATES, 6)
     expected = best_of(model.output(images).transpose(0, 2, 1), np.ones(2, np.float32))
     assert candidates == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_larger_input_tells_so_many_more_boxes() -> None:
+    sizes = [(384, 640), (640, 640), (736, 1280), (1280, 1280), (8192, 8192)]
+    told = [candidates_of(InputShape(*size)) for size in sizes]
+    assert told == [CANDIDATES, CANDIDATES, 690, 4 * CANDIDATES, 3840]
+
+
+def test_a_crowd_in_a_large_input_leaves_the_graph_whole(tmp_path: Path, backend: str) -> None:
+    model = write_model(tmp_path / "raw.onnx", (6, 700), sides=("height", "width"))
+    (runner,) = engine_of(model, backend, imgsz=(736, 1280)).runners(1)
+    assert infer(runner, np.zeros((1, 736, 1280, 3), np.uint8)).shape == (1, 690, 6)
 
 
 def test_queries_give_their_best_boxes_in_pixels(tmp_path: Path, backend: str) -> None:
