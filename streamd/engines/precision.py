@@ -13,7 +13,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnx.shape_inference import infer_shapes
 
+from streamd.engines.onnx_batch import fixed_batch
 from streamd.errors import EngineError
 
 _WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
@@ -24,8 +26,11 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
     What follows the last layer with weights stays float32: it turns distances into pixels, and
     fp16 has only half pixels beyond 512. Layers in int8 stay so, with scales in fp16: ONNX allows
-    that from opset 19 on, TensorRT in any. Changes `model` in place.
+    that from opset 19 on, TensorRT in any. A model that was exported so already stays as it is.
+    Changes `model` in place.
     """
+    if _is_half(model):
+        return model
     _require("fp16")
     from onnxruntime.transformers.float16 import (  # noqa: PLC0415  # an extra
         convert_float_to_float16,
@@ -34,8 +39,9 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     _use_float_biases(model.graph)
     tail = nodes_behind_weights(model.graph)
     try:
+        # It casts by the types of what nodes hand on, which a model need not tell.
         half: onnx.ModelProto = convert_float_to_float16(
-            model, keep_io_types=False, node_block_list=tail, disable_shape_infer=True
+            infer_shapes(model), keep_io_types=False, node_block_list=tail, disable_shape_infer=True
         )
     except Exception as error:  # its errors share no base but Exception
         raise EngineError(f"cannot be converted to fp16: {_last_line(error)}") from None
@@ -52,10 +58,12 @@ def to_int8(
     zero, the only form that TensorRT takes (and OpenVINO gets wrong). What is no convolution stays
     as it is.
     """
+    if _is_half(model):
+        raise EngineError("int8 needs the model in float32, exported without half=True")
     _require("int8")
     from onnxruntime import quantization as ort  # noqa: PLC0415  # an extra
 
-    name = model.graph.input[0].name
+    name, batch = model.graph.input[0].name, max(1, fixed_batch(model))
     with tempfile.TemporaryDirectory(prefix="streamd-int8-") as folder:
         source, prepared, target = (Path(folder) / f"{n}.onnx" for n in ("a", "b", "c"))
         onnx.save(model, str(source))
@@ -67,7 +75,7 @@ def to_int8(
             ort.quantize_static(
                 str(prepared),
                 str(target),
-                _Calibration(name, images),
+                _Calibration(name, batch, images),
                 quant_format=ort.QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
                 per_channel=True,
@@ -86,8 +94,8 @@ def to_int8(
 class _Calibration:
     """What quantize_static reads images from."""
 
-    def __init__(self, name: str, images: Sequence[NDArray[np.uint8]]) -> None:
-        self._feeds = self._feeds_of(name, images)
+    def __init__(self, name: str, batch: int, images: Sequence[NDArray[np.uint8]]) -> None:
+        self._feeds = self._feeds_of(name, batch, images)
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         """The next input, None behind the last."""
@@ -95,10 +103,11 @@ class _Calibration:
 
     @staticmethod
     def _feeds_of(
-        name: str, images: Sequence[NDArray[np.uint8]]
+        name: str, batch: int, images: Sequence[NDArray[np.uint8]]
     ) -> Iterator[dict[str, NDArray[np.float32]]]:
         for image in images:
-            yield {name: np.divide(image.transpose(2, 0, 1)[None], 255, dtype=np.float32)}
+            nchw = np.divide(image.transpose(2, 0, 1)[None], 255, dtype=np.float32)
+            yield {name: nchw.repeat(batch, axis=0)}
 
 
 def nodes_behind_weights(graph: onnx.GraphProto) -> list[str]:
@@ -120,6 +129,10 @@ def nodes_behind_weights(graph: onnx.GraphProto) -> list[str]:
         if not feeds_weights[node.name] and node.op_type not in _WEIGHTED:
             tail.append(node.name)
     return tail
+
+
+def _is_half(model: onnx.ModelProto) -> bool:
+    return bool(model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16)
 
 
 def _sums_overflow() -> bool:

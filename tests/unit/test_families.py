@@ -7,6 +7,7 @@ from tempfile import mkdtemp
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
@@ -101,6 +102,13 @@ def test_a_family_is_understood(family: str, path: Path) -> None:
     assert model.ladder is None
     assert (model.end_to_end, model.dynamic) == (expected.end_to_end, expected.dynamic)
     assert (model.shape, model.stride) == (InputShape(*expected.shape), 32)
+
+
+def test_any_family_runs_in_half_precision(path: Path) -> None:
+    model = inspect_model(str(path))
+    order = build_order_for(model, ModelConfig(path=str(path)))
+    (shape, *_) = shapes_of(model)
+    ort.InferenceSession(order.graph(shape, half=True))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,8 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from streamd.engines.precision import nodes_behind_weights, to_half, to_int8
@@ -34,6 +37,10 @@ def small_network() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def outputs_of(model: onnx.ModelProto, images: NDArray[Any]) -> Any:
+    return ort.InferenceSession(model.SerializeToString()).run(None, {"images": images})
+
+
 def kinds(model: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
@@ -48,6 +55,31 @@ def test_half_precision_stops_where_distances_become_pixels() -> None:
     assert types["w0"] == types["w1"] == TensorProto.FLOAT16
     assert types["size"] == TensorProto.FLOAT
     assert half.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
+
+
+def test_a_model_that_tells_no_types_between_its_nodes_is_halved_soundly() -> None:
+    network = small_network()
+    images = np.random.default_rng(0).random((1, 3, 16, 16), np.float32)
+    (expected,) = outputs_of(network, images)
+    assert not network.graph.value_info
+    (got,) = outputs_of(to_half(network), images.astype(np.float16))
+    assert got.astype(np.float32) == pytest.approx(expected, abs=3)
+
+
+def test_a_model_of_half_precision_stays_as_it_is_and_is_not_quantised() -> None:
+    half = to_half(small_network())
+    before = half.SerializeToString()
+    assert to_half(half).SerializeToString() == before
+    with pytest.raises(EngineError, match="int8 needs the model in float32, "):
+        to_int8(half, [np.zeros((16, 16, 3), np.uint8)], symmetric=False)
+
+
+def test_a_model_of_several_images_is_calibrated_with_as_many() -> None:
+    network = small_network()
+    for value in (network.graph.input[0], network.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    model = to_int8(network, [np.zeros((16, 16, 3), np.uint8)] * 2, symmetric=False)
+    assert "QuantizeLinear" in kinds(model)
 
 
 @pytest.mark.parametrize(
