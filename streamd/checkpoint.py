@@ -36,10 +36,13 @@ def is_checkpoint(path: str) -> bool:
 
 
 def exported_path(config: ModelConfig) -> Path:
-    """Where the ONNX file of a checkpoint is kept. Raises ModelError if the checkpoint is gone."""
+    """Where the ONNX file of a checkpoint is kept. Raises ModelError where that cannot be read."""
     source = find_model(config.path)
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with source.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{config.path}: {error.strerror or error}") from None
     return Path(config.cache) / f"exported-{digest[:12]}" / f"{source.stem}.onnx"
 
 

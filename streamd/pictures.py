@@ -62,7 +62,10 @@ def sampled(source: str) -> Pictures:
     Raises EngineError where it gives none.
     """
     path = Path(source)
-    members = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [source]
+    try:
+        members = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [source]
+    except OSError as error:
+        raise EngineError(f"{source}: {error.strerror or error}") from None
     share = max(1, _COUNT // max(1, len(members)))
     frames: list[av.VideoFrame] = []
     for member in _spread(members, _COUNT):

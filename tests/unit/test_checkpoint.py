@@ -1,3 +1,4 @@
+import errno
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -80,6 +81,20 @@ def test_without_the_extra_the_line_says_two_ways_out(
     said = r"'.\[export\]' in streamd's source, or elsewhere: yolo export"
     with pytest.raises(ModelError, match=said):
         check_checkpoint(path)
+
+
+def test_a_checkpoint_that_may_not_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.pt"
+    path.write_bytes(b"")
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(ModelError, match=f"^{path}: Permission denied$"):
+        exported_path(ModelConfig(path=str(path), cache=str(tmp_path)))
 
 
 def test_an_exported_checkpoint_is_used_again_until_it_changes(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import cv2
@@ -58,3 +59,14 @@ def test_a_source_without_pictures_is_one_line_that_names_it(tmp_path: Path, kin
         path.write_text("no picture\n")
     with pytest.raises(EngineError, match=rf"^{path}: [^\n]+$"):
         sampled(str(path))
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(EngineError, match=f"^{tmp_path}: Permission denied$"):
+        sampled(str(tmp_path))
