@@ -10,6 +10,7 @@ engines/
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -122,7 +123,7 @@ class EngineCache:
         Waits for whoever builds the same engine; look again with `find` then.
         """
         with self._locked(key):
-            for left_over in self.root.glob(f"{_UNFINISHED}{key.folder}-*"):
+            for left_over in self.root.glob(f"{glob.escape(_UNFINISHED + key.folder)}-*"):
                 shutil.rmtree(left_over, ignore_errors=True)
             with _errors_of_the_disk(self.root):
                 folder = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{key.folder}-", dir=self.root))

@@ -116,6 +116,13 @@ def test_what_a_killed_build_left_is_told_and_goes_with_the_next_build(cache: En
     assert not left_over.exists()
 
 
+def test_what_a_killed_build_left_goes_whatever_the_name_of_the_model(cache: EngineCache) -> None:
+    key = replace(KEY, model="yard [1]*?")
+    (cache.root / f".building-{key.folder}-abc").mkdir()
+    stored(cache, key)
+    assert not list(cache.root.glob(".building-*"))
+
+
 def test_a_folder_in_which_somebody_builds_is_no_left_over(cache: EngineCache) -> None:
     with cache.building(KEY) as folder:
         assert folder.exists()
