@@ -106,7 +106,7 @@ def head_of(model: onnx.ModelProto, path: str) -> Head:
     return head_of_output(
         dims,
         classes,
-        end_to_end=metadata.get("end2end") == "True" or _NMS_INSIDE in metadata.get("args", ""),
+        end_to_end=_gives_final_boxes(model, metadata),
         head_name=metadata.get("head", ""),
         path=path,
     )
@@ -137,6 +137,18 @@ def head_of_output(
         f"{path}: is no detector that streamd knows: its output is ({shape}), "
         f"for {classes} classes expected (batch, {4 + classes}, anchors) or (batch, boxes, 6)"
     )
+
+
+def _gives_final_boxes(model: onnx.ModelProto, metadata: dict[str, str]) -> bool:
+    """Whether boxes, scores and classes come out: by what it says of itself, else by its last node.
+
+    Only newer versions of ultralytics write `end2end`.
+    """
+    if metadata.get("end2end") == "True" or _NMS_INSIDE in metadata.get("args", ""):
+        return True
+    output = model.graph.output[0].name
+    last = next((node for node in model.graph.node if output in node.output), None)
+    return last is not None and last.op_type == "Concat" and len(last.input) == 3
 
 
 def opset_of(model: onnx.ModelProto) -> int:

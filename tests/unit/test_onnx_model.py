@@ -1,9 +1,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from streamd.engines.onnx_model import Head, head_of, inspect_model, read_model
 from streamd.errors import ModelError
@@ -25,6 +26,21 @@ def test_a_model_of_two_classes_with_nms_inside_is_not_taken_for_queries(tmp_pat
     assert head_of(read_model(str(path)), str(path)) is Head.END_TO_END
     write_model(path, (300, 6), end2end="False", args="{'half': False, 'nms': False}")
     assert head_of(read_model(str(path)), str(path)) is Head.QUERIES
+
+
+def test_a_v10_of_two_classes_is_known_by_its_last_node_where_it_does_not_say(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "m.onnx"
+    write_model(path, (300, 6))
+    model = onnx.load(path)
+    model.graph.node[-1].output[0] = "all"
+    sizes = numpy_helper.from_array(np.array([4, 1, 1]), "sizes")
+    model.graph.initializer.append(sizes)
+    parts = ["boxes", "scores", "classes"]
+    model.graph.node.append(helper.make_node("Split", ["all", "sizes"], parts, axis=2))
+    model.graph.node.append(helper.make_node("Concat", parts, ["output0"], axis=2))
+    assert head_of(model, str(path)) is Head.END_TO_END
 
 
 def complaint(path: str | Path, imgsz: str | int | tuple[int, int] = "auto") -> str:
