@@ -17,7 +17,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
-from streamd.engines.contract import ModelInfo
+from streamd.engines.contract import ModelInfo, batch_ladder
 from streamd.engines.model_path import find_model
 from streamd.engines.onnx_batch import fixed_batch, with_free_batch
 from streamd.errors import ModelError
@@ -57,7 +57,7 @@ def inspect_model(path: str, imgsz: str | int | tuple[int, int] = "auto") -> Mod
         stride=stride,
         shape=_chosen_shape(own, imgsz, stride, dynamic, path),
         dynamic=dynamic,
-        ladder=_bound_ladder(model),
+        ladder=_bound_ladder(model, metadata),
         end_to_end=head is not Head.RAW,
         aspects=aspect_shapes(own, stride) if adapts else (),
         weights=weights,
@@ -156,9 +156,15 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 
-def _bound_ladder(model: onnx.ModelProto) -> tuple[int, ...] | None:
+def _bound_ladder(model: onnx.ModelProto, metadata: dict[str, str]) -> tuple[int, ...] | None:
     batch = fixed_batch(with_free_batch(model))
-    return (batch,) if batch else None
+    if batch:
+        return (batch,)
+    if _NMS_INSIDE not in metadata.get("args", ""):
+        return None
+    # Its NMS was written out for so many images, whatever its input says; others get no boxes.
+    most = metadata.get("batch", "1")
+    return batch_ladder(int(most) if most.isdecimal() and int(most) else 1)
 
 
 def _metadata(model: onnx.ModelProto) -> dict[str, str]:

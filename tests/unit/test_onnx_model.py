@@ -43,6 +43,14 @@ def test_a_v10_of_two_classes_is_known_by_its_last_node_where_it_does_not_say(
     assert head_of(model, str(path)) is Head.END_TO_END
 
 
+@pytest.mark.parametrize(("batch", "ladder"), [("1", (1,)), ("6", (1, 2, 4, 6)), ("0", (1,))])
+def test_nms_inside_is_for_as_many_images_as_it_was_exported_for(
+    tmp_path: Path, batch: str, ladder: tuple[int, ...]
+) -> None:
+    info = inspected(tmp_path / "m.onnx", (300, 6), args="{'nms': True}", batch=batch)
+    assert info.ladder == ladder
+
+
 def complaint(path: str | Path, imgsz: str | int | tuple[int, int] = "auto") -> str:
     """What is said of the file, in one line that begins with its name."""
     with pytest.raises(ModelError) as caught:
