@@ -165,7 +165,7 @@ def _streams_of(config: RedisConfig, cameras: Collection[str] | None) -> list[st
         return [config.stream]
     if not cameras:
         raise ValueError(f"{config.stream}: name the `streams`, or the `cameras` they are of")
-    return sorted(config.stream.replace("{camera}", camera) for camera in cameras)
+    return sorted(config.stream_of(camera) for camera in cameras)
 
 
 def _may_be_there_already(call: Call, error: ResponseError) -> bool:

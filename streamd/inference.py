@@ -139,7 +139,8 @@ class NextModel:
 
 
 def _outlet(spec: InferenceSpec, camera: CameraConfig) -> Outlet:
-    return Outlet(camera, publish=spec.publish, stream=spec.redis.stream, ledger=spec.ledger)
+    stream = spec.redis.stream_of(camera.id)
+    return Outlet(camera, publish=spec.publish, stream=stream, ledger=spec.ledger)
 
 
 def _order(

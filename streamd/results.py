@@ -48,7 +48,7 @@ class Outlet:
     ) -> None:
         self.camera_id = camera.id
         self._filter = PublishFilter(publish)
-        self._stream = stream.replace("{camera}", camera.id)
+        self._stream = stream
         self._ledger = ledger
         self._stages: tuple[Stage, ...] = ()
         self._last: InferredFrame | None = None

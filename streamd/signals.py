@@ -46,8 +46,7 @@ class Signals:
 
     def _take(self, number: int, _: FrameType | None) -> None:
         if not self._begun and number != signal.SIGHUP:
-            for other in _TAKEN:  # a wrapper may pass it on once more, into whatever ends now
-                signal.signal(other, signal.SIG_IGN)
+            _ignore_all()  # a wrapper may pass it on once more, into whatever ends now
             raise EndedEarly(signal.Signals(number).name)
         self.add(number)
 
@@ -68,6 +67,10 @@ def held_back() -> Iterator[None]:
 
 def leave_to_supervisor() -> None:
     """For a worker: only its supervisor decides when it ends."""
+    _ignore_all()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TAKEN)
+
+
+def _ignore_all() -> None:
     for number in _TAKEN:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TAKEN)

@@ -14,9 +14,8 @@ from streamd.redis_client import plain
 
 def streams_of(config: Config, camera: str | None = None) -> list[str]:
     """The streams that the events of `config` go to, or those of one `camera`, listed or not."""
-    name = config.redis.stream
     ids = [each.id for each in config.cameras] if camera is None else [camera]
-    return sorted({name.replace("{camera}", id_) for id_ in ids})
+    return sorted({config.redis.stream_of(id_) for id_ in ids})
 
 
 def subscribe(

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
+from streamd.cli.ending import unwind_at_signals
 from streamd.cli.main import app
-from streamd.cli.options import redis_of, section_of, unwind_at_signals
+from streamd.cli.options import redis_of, section_of
 from streamd.config import CameraConfig
 from streamd.errors import ConfigError, Fault
 from streamd.preflight import missing_file

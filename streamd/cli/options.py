@@ -1,9 +1,7 @@
 """Options that are keys of the configuration: what is wrong is said of the option."""
 
-import signal
-import sys
 from collections.abc import Mapping
-from types import FrameType, MappingProxyType
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -13,7 +11,6 @@ from streamd.config.section import Section
 from streamd.errors import ConfigError, Fault, RedisSetupError, SetupError
 
 S = TypeVar("S", bound=Section)
-_ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def section_of(
@@ -49,19 +46,6 @@ def redis_of(url: str) -> RedisConfig:
     if away:
         raise SetupError(f"--redis: {mask_url(url)}: {away}")
     return config
-
-
-def unwind_at_signals() -> None:
-    """SIGTERM, and a terminal that goes, end the command as Ctrl-C does: it leaves no files."""
-    for number in _ENDS:
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, _unwind)
-
-
-def _unwind(number: int, _: FrameType | None) -> None:
-    for other in _ENDS:  # once is enough, and `timeout` sends it twice
-        signal.signal(other, signal.SIG_IGN)
-    sys.exit(128 + number)
 
 
 def _shown(value: object) -> str:

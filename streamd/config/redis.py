@@ -88,6 +88,10 @@ class RedisConfig(Section):
             raise ValueError("is for rediss:// alone")
         return file
 
+    def stream_of(self, camera: str) -> str:
+        """The stream that the events of this camera go to."""
+        return self.stream.replace("{camera}", camera)
+
     def mixes_with_status(self, camera: str) -> bool:
         """Whether the stream of this camera's events would be the status stream."""
-        return self.stream.replace("{camera}", camera) == self.status_stream
+        return self.stream_of(camera) == self.status_stream

@@ -247,33 +247,26 @@ def test_sigterm_publishes_what_was_read_and_leaves_nothing(
     assert not any(process.is_running() for process in family), began
 
 
-def test_a_reload_that_is_asked_for_at_the_end_ends_nothing_early(
-    daemon: DaemonFactory, clip: Clip
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param(signal.SIGHUP, id="a reload"),
+        pytest.param(signal.SIGTERM, id="the same, which a wrapper passes on"),
+    ],
+)
+def test_another_signal_right_after_the_one_that_ends_it_ends_nothing_early(
+    daemon: DaemonFactory, clip: Clip, again: signal.Signals
 ) -> None:
     running = daemon(f"publish: all\ncameras: [{{id: a, url: {clip.path}, loop: true}}]")
     running.wait_events(20)
     running.process.send_signal(signal.SIGTERM)
     running.wait_for_log("stopping")
-    running.process.send_signal(signal.SIGHUP)
+    running.process.send_signal(again)
     assert running.process.wait(20) == 0
     assert not running.logged("worker_killed")
     frames = running.wait_for_log("stopped")["frames"]
     assert frames["inferred"] == len(running.events())
     assert frames["in_flight"] == 0
-
-
-def test_a_signal_that_a_wrapper_passes_on_again_is_no_second_one(
-    daemon: DaemonFactory, clip: Clip
-) -> None:
-    running = daemon(f"publish: all\ncameras: [{{id: a, url: {clip.path}, loop: true}}]")
-    running.wait_events(20)
-    running.process.send_signal(signal.SIGTERM)
-    running.wait_for_log("stopping")
-    running.process.send_signal(signal.SIGTERM)
-    assert running.process.wait(20) == 0
-    assert not running.logged("worker_killed")
-    frames = running.wait_for_log("stopped")["frames"]
-    assert frames["inferred"] == len(running.events())
 
 
 def test_files_that_are_read_and_not_inferred_are_no_success(
