@@ -15,8 +15,8 @@ from statistics import median
 
 from streamd.config import CameraConfig
 from streamd.demo.clips import write_clip
+from streamd.ingest.source import source_for
 from streamd.scenes import Scene
-from streamd.source import source_for
 from streamd.testing.rtsp_server import RtspServer
 
 _SIZE = 1280, 720

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamd.config import ModelConfig
-from streamd.engine_loader import LoadedEngine, load_engine
 from streamd.engines import ModelInfo, Runner, installed_backends, runner_count
 from streamd.engines.model_file import inspect_model
 from streamd.errors import EngineError
+from streamd.models.engine_loader import LoadedEngine, load_engine
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 ROUNDS = 5

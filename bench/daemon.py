@@ -24,17 +24,17 @@ from typing import Any
 import numpy as np
 import redis
 
+from streamd.capacity.scrape import FRAMES, Samples, quantile_s, scrape, stage_ms
 from streamd.config import ModelConfig
 from streamd.demo.clips import write_clip
-from streamd.engine_loader import load_engine
 from streamd.engines import Runner, runner_count
 from streamd.engines.model_file import inspect_model
-from streamd.letterbox import Letterbox
+from streamd.ingest.letterbox import Letterbox
+from streamd.linux.usage import memory_by_role
+from streamd.models.engine_loader import load_engine
 from streamd.scenes import Scene
-from streamd.scrape import FRAMES, Samples, quantile_s, scrape, stage_ms
 from streamd.testing.daemon_run import DaemonRun, write_settings
 from streamd.testing.redis_server import RedisServer
-from streamd.usage import memory_by_role
 
 FILES = 4
 SIZE = 1280, 720

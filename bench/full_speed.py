@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from streamd.scrape import FRAMES, Samples, scrape
+from streamd.capacity.scrape import FRAMES, Samples, scrape
 from streamd.testing.daemon_run import DaemonRun, write_settings
 
 _READY_WITHIN_S = 600.0  # an engine may have to be built

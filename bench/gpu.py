@@ -35,10 +35,10 @@ from numpy.typing import NDArray
 
 from streamd.config import ModelConfig
 from streamd.demo.clips import write_clip
-from streamd.engine_loader import LoadedEngine, load_engine
 from streamd.engines import Runner, installed_backends
 from streamd.engines.model_file import inspect_model
 from streamd.errors import StreamdError
+from streamd.models.engine_loader import LoadedEngine, load_engine
 from streamd.nvidia import driver_missing
 from streamd.scenes import Scene
 from streamd.slots import SlotPool

@@ -23,11 +23,11 @@ from bench.daemon import engine_alone
 from bench.limit import read_on_all_cores
 from bench.live import events_of, live_daemon
 from streamd.config import ModelConfig
-from streamd.cores import available_cores
 from streamd.demo.clips import write_clip
 from streamd.engines.model_file import inspect_model
 from streamd.events import Event
-from streamd.letterbox import Letterbox
+from streamd.ingest.letterbox import Letterbox
+from streamd.linux.cores import available_cores
 from streamd.scenes import Scene
 from streamd.testing.redis_server import RedisServer
 

@@ -23,13 +23,13 @@ import numpy as np
 
 from bench.daemon import SIZE, engine_alone, make_clips
 from bench.full_speed import fps_of, looped
-from streamd.access_units import Picture
 from streamd.clock import SystemClock
 from streamd.config import ModelConfig
-from streamd.cores import available_cores
-from streamd.decoder import Decoder
 from streamd.engines.model_file import inspect_model
-from streamd.letterbox import FastScaler, Letterbox
+from streamd.ingest.access_units import Picture
+from streamd.ingest.decoder import Decoder
+from streamd.ingest.letterbox import FastScaler, Letterbox
+from streamd.linux.cores import available_cores
 from streamd.slots import InputShape
 from streamd.testing.redis_server import RedisServer
 

@@ -28,25 +28,25 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from streamd.collector import Collector, Order
 from streamd.config import CameraConfig, LogConfig, ModelConfig, Publish, RedisConfig
-from streamd.decoder import DecodedFrame
-from streamd.engine_loader import LoadedEngine
 from streamd.engines import EngineSpec, ModelInfo, Runner
 from streamd.engines.contract import CANDIDATES, batch_ladder
-from streamd.inference import results_for
+from streamd.inference.collector import Collector, Order
+from streamd.inference.model_instance import ModelInstance
+from streamd.inference.pulse import Pulse
+from streamd.inference.worker import results_for
+from streamd.ingest.decoder import DecodedFrame
+from streamd.ingest.letterbox import Letterbox
+from streamd.ingest.slot_writer import Capture, SlotRing, SlotWriter
+from streamd.ingest.space import Space, Waiters
 from streamd.ledger import Ledger
-from streamd.letterbox import Letterbox
-from streamd.memory import Doorbell
-from streamd.model_instance import ModelInstance
-from streamd.prctl import die_with_parent
-from streamd.pulse import Pulse
-from streamd.slot_writer import Capture, SlotRing, SlotWriter
+from streamd.linux.memory import Doorbell
+from streamd.linux.prctl import die_with_parent
+from streamd.models.engine_loader import LoadedEngine
+from streamd.processes.specs import InferenceSpec, ReadCamera, WorkerIdentity
+from streamd.processes.worker import SupervisorLink, run_worker
 from streamd.slots import InputShape, SlotPool, TsSource, lay_out_rings
-from streamd.space import Space, Waiters
-from streamd.specs import InferenceSpec, ReadCamera, WorkerIdentity
 from streamd.testing.redis_server import RedisServer
-from streamd.worker import SupervisorLink, run_worker
 
 _SHAPE = InputShape(640, 640)
 _OBJECTS = 20

@@ -28,7 +28,7 @@ from bench import picture_clock
 from bench.live import daemon_on, events_of
 from bench.peers import WIDE, peer_options, peer_output, wide_pictures
 from streamd.demo.clips import write_images
-from streamd.prctl import die_with_parent
+from streamd.linux.prctl import die_with_parent
 from streamd.testing.clip import Clip
 from streamd.testing.redis_server import RedisServer
 from streamd.testing.rtsp_server import RtspServer

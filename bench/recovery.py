@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 
 from streamd.demo.clips import write_clip
-from streamd.messages import CameraState
+from streamd.processes.messages import CameraState
 from streamd.scenes import Scene
 from streamd.testing.auth import Access
 from streamd.testing.clip import Clip

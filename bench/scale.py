@@ -21,10 +21,10 @@ import psutil
 
 from bench.live import events_of, live_daemon
 from streamd.demo.clips import write_clip
+from streamd.linux.usage import memory_by_role, processes
 from streamd.scenes import Scene
 from streamd.testing.daemon_run import DaemonRun
 from streamd.testing.redis_server import RedisServer
-from streamd.usage import memory_by_role, processes
 
 _SIZE = 1280, 720
 _SENT_FPS = 15

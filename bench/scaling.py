@@ -20,12 +20,10 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from streamd.agreement import Agreement, agreement
 from streamd.config import ModelConfig
 from streamd.detections import Detection
-from streamd.engine_loader import load_engine
 from streamd.engines.model_file import inspect_model
-from streamd.letterbox import (
+from streamd.ingest.letterbox import (
     FastScaler,
     Letterbox,
     Scaler,
@@ -33,7 +31,9 @@ from streamd.letterbox import (
     source_color_range,
     source_colorspace,
 )
-from streamd.letterbox_exact import ExactScaler
+from streamd.ingest.letterbox_exact import ExactScaler
+from streamd.models.agreement import Agreement, agreement
+from streamd.models.engine_loader import load_engine
 from streamd.postprocess import Detector
 from streamd.slots import InputShape
 

@@ -23,14 +23,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from streamd.capacity.scrape import FRAMES, Samples, quantile_s, scrape
 from streamd.demo.clips import write_clip
+from streamd.linux.usage import memory_by_role, processes
 from streamd.scenes import Scene
-from streamd.scrape import FRAMES, Samples, quantile_s, scrape
 from streamd.testing.clip import Clip
 from streamd.testing.daemon_process import Daemon
 from streamd.testing.redis_server import RedisServer
 from streamd.testing.rtsp_server import Mount, RtspServer
-from streamd.usage import memory_by_role, processes
 
 _FILES, _LIVE = 2, 6
 _SAMPLE_EVERY_S = 10.0

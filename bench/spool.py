@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import get_args
 
-from streamd.spool import Fsync, Spool
+from streamd.publishing.spool import Fsync, Spool
 
 _BATCHES, _BATCH, _BYTES = 250, 8, 600
 _ROUNDS = 5

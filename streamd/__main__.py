@@ -14,7 +14,7 @@ def main() -> None:
     # Nothing here has work for NumPy's OpenBLAS, which starts a thread a core in each process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from streamd.config.secrets import mask_text  # noqa: PLC0415  # see the module's docstring
-    from streamd.prctl import rewrite_arguments  # noqa: PLC0415
+    from streamd.linux.prctl import rewrite_arguments  # noqa: PLC0415
 
     # `streamd probe rtsp://user:password@...`: any user of the machine can run `ps`.
     rewrite_arguments(mask_text)

@@ -4,17 +4,17 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from streamd.child import Tell
 from streamd.config import CameraConfig, Config
-from streamd.configured_model import model_at_hand, model_of, uncalibrated
-from streamd.engine_loader import load_engine
 from streamd.engines import choose_backend
 from streamd.engines.engine_file import is_engine_file
 from streamd.errors import ConfigError, EngineError, Fault, RedisSetupError, SourceError
-from streamd.layout import check_classes
+from streamd.ingest.source import source_for
+from streamd.models.configured_model import model_at_hand, model_of, uncalibrated
+from streamd.models.engine_loader import load_engine
 from streamd.preflight import missing_file, missing_files, none_enabled, unwritable_log
+from streamd.processes.child import Tell
 from streamd.redis_client import check_redis
-from streamd.source import source_for
+from streamd.supervision.layout import check_classes
 
 _KEY = re.compile(r"(?:^|: )model\.(\w+): (.*)")  # in a message
 _TRIED_AT_ONCE = 16  # of cameras, each of which may take as long as its time-outs

@@ -8,19 +8,19 @@ from pathlib import Path
 from streamd import __version__
 from streamd.config import Config, load_config
 from streamd.config.secrets import mask_url
-from streamd.configured_model import model_of, uncalibrated
 from streamd.errors import ConfigError
-from streamd.fleet import Fleet
-from streamd.http_doors import App
-from streamd.http_server import HttpServer, bind
-from streamd.layout import Layout, check_classes
+from streamd.http.doors import App
+from streamd.http.server import HttpServer, bind
 from streamd.logs import get_logger
+from streamd.models.configured_model import model_of, uncalibrated
 from streamd.preflight import missing_files, none_enabled
+from streamd.processes.signals import EndedEarly, Signals
+from streamd.publishing.spooler import waiting_for_another
 from streamd.redis_client import check_redis
-from streamd.reload import Reloaded
-from streamd.signals import EndedEarly, Signals
-from streamd.spooler import waiting_for_another
-from streamd.supervisor import Supervisor
+from streamd.supervision.fleet import Fleet
+from streamd.supervision.layout import Layout, check_classes
+from streamd.supervision.reload import Reloaded
+from streamd.supervision.supervisor import Supervisor
 
 
 def run_daemon(
@@ -74,7 +74,7 @@ def _run(
 
     def build_api() -> App:
         # Half a second of imports, in which the workers start already.
-        from streamd.http_api import build_app  # noqa: PLC0415
+        from streamd.http.api import build_app  # noqa: PLC0415
 
         return build_app(fleet, layout.inference_workers, config.http, supervisor.control)
 

@@ -14,7 +14,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from streamd.memory import SharedBlock
+from streamd.linux.memory import SharedBlock
 
 INGEST = (
     "captured",

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from streamd.memory import SharedBlock, page_aligned
+from streamd.linux.memory import SharedBlock, page_aligned
 
 
 class TsSource(IntEnum):

@@ -25,7 +25,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from streamd.export_child import provide_torchvision_operators
+from streamd.models.export_child import provide_torchvision_operators
 from streamd.testing.random_weights import draw_weights
 
 LARGE = 64  # elements; what is smaller is part of the graph's meaning

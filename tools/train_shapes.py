@@ -25,7 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from streamd.export_child import provide_torchvision_operators
+from streamd.models.export_child import provide_torchvision_operators
 from streamd.scenes import LABELS, Scene
 
 SIZES = ((640, 360), (640, 480), (480, 480), (480, 270), (960, 540))

@@ -13,10 +13,10 @@ from streamd.capacity.kind import CameraKind
 from streamd.capacity.ramp import next_count
 from streamd.capacity.trial import Plan, Trial, run_trial
 from streamd.config import RedisConfig
-from streamd.configured_model import check_model
-from streamd.cores import available_cores
 from streamd.demo.clips import write_clip
 from streamd.errors import SetupError
+from streamd.linux.cores import available_cores
+from streamd.models.configured_model import check_model
 from streamd.scenes import Scene
 from streamd.testing.clip import Clip
 from streamd.testing.redis_server import RedisServer

@@ -6,10 +6,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from streamd.errors import SetupError
-from streamd.prctl import die_with_parent
+from streamd.linux.prctl import die_with_parent
+from streamd.linux.usage import cpu_by_role
 from streamd.testing.clip import Clip
 from streamd.testing.rtsp_server import RtspServer
-from streamd.usage import cpu_by_role
 
 _CAMERAS_A_PROCESS = 32
 _STARTS_WITHIN_S = 30.0

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from streamd.capacity.kind import CameraKind
+from streamd.capacity.scrape import FRAMES, Samples, scrape, stage_ms
 from streamd.capacity.senders import Senders
 from streamd.config import RedisConfig
-from streamd.cores import available_cores
+from streamd.linux.cores import available_cores
 from streamd.redis_client import connect
-from streamd.scrape import FRAMES, Samples, scrape, stage_ms
 from streamd.testing.daemon_run import DaemonRun, write_settings
 
 _READY_WITHIN_S = 600.0  # an engine may have to be built

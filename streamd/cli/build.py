@@ -68,7 +68,7 @@ def engines(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """List the built engines: what each is for, its size and age, whether it fits this machine."""
-    from streamd.inventory import list_engines, prune_engines  # noqa: PLC0415
+    from streamd.models.inventory import list_engines, prune_engines  # noqa: PLC0415
 
     if prune:
         for folder, why in prune_engines(Path(cache)):
@@ -100,7 +100,7 @@ def _check_pictures(calibrate: str) -> None:
 def _built(config: ModelConfig, tell: Callable[[str], None]) -> dict[str, Any]:
     """As inventory's build_engine; what it says of a key of the file is said of the option."""
     # Here and below: a command pays only for what it needs itself.
-    from streamd.inventory import build_engine  # noqa: PLC0415
+    from streamd.models.inventory import build_engine  # noqa: PLC0415
 
     try:
         return build_engine(config, tell)

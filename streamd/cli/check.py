@@ -48,7 +48,7 @@ def probe_command(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Look at one camera: codec, size, rates, keyframes, clock, or the reason it fails."""
-    from streamd.probe import probe  # noqa: PLC0415
+    from streamd.ingest.probe import probe  # noqa: PLC0415
 
     values = {"id": "probe", "url": url, "transport": transport, "decode": decode}
     camera = section_of(CameraConfig, values, {"url": "URL"})

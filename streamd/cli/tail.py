@@ -54,7 +54,7 @@ def tail(
 def _events(config: Config, camera: str | None, start: str) -> Iterator["Event"]:
     """Events for ever; while Redis is away it says so once and tries again."""
     # No other command needs a client.
-    from streamd.subscriber import streams_of, subscribe  # noqa: PLC0415
+    from streamd.client.subscription import streams_of, subscribe  # noqa: PLC0415
 
     def on_away(why: str) -> None:
         print(f"redis: {why}; trying again", file=sys.stderr)

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from streamd.events import Event
-from streamd.fleet import CameraEntry, Fleet
-from streamd.messages import CameraState
+from streamd.processes.messages import CameraState
+from streamd.supervision.fleet import CameraEntry, Fleet
 
 _COLOURS = {
     CameraState.ONLINE: "green",

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from streamd.client.subscription import streams_of, subscribe
 from streamd.config import (
     CameraConfig,
     Config,
@@ -22,17 +23,16 @@ from streamd.config import (
     RedisConfig,
     mask_url,
 )
-from streamd.configured_model import check_model
 from streamd.daemon import run_daemon
 from streamd.demo.board import Board, totals
 from streamd.demo.clips import Clip, write_clip
 from streamd.demo.score import Score
 from streamd.events import Event
-from streamd.fleet import Fleet
 from streamd.logs import configure_logging
+from streamd.models.configured_model import check_model
 from streamd.scenes import Scene
-from streamd.subscriber import streams_of, subscribe
-from streamd.supervisor import Supervisor
+from streamd.supervision.fleet import Fleet
+from streamd.supervision.supervisor import Supervisor
 from streamd.testing.redis_server import RedisServer
 from streamd.testing.rtsp_server import RtspServer
 

@@ -1,9 +1,9 @@
 """Engines: a model made ready for one backend, behind one contract."""
 
 from streamd.config import ModelConfig
-from streamd.cores import available_cores
 from streamd.engines.backends import choose_backend, installed_backends, load_backend
 from streamd.engines.contract import CANDIDATES, Engine, EngineSpec, ModelInfo, Runner
+from streamd.linux.cores import available_cores
 
 __all__ = [
     "CANDIDATES",

@@ -7,7 +7,6 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from streamd.cores import available_cores
 from streamd.engines.contract import (
     BuildOrder,
     Built,
@@ -19,6 +18,7 @@ from streamd.engines.contract import (
     rung,
 )
 from streamd.errors import EngineError
+from streamd.linux.cores import available_cores
 from streamd.slots import InputShape
 
 # Best first; what is not installed, or finds no device, falls through to the next.

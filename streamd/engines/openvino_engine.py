@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamd.cores import available_cores
 from streamd.engines.contract import (
     BuildOrder,
     Built,
@@ -26,6 +25,7 @@ from streamd.engines.contract import (
 )
 from streamd.engines.openvino_library import ov, properties
 from streamd.errors import EngineError
+from streamd.linux.cores import available_cores
 from streamd.slots import InputShape
 
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from streamd.errors import SetupError
-from streamd.prctl import dying_with_parent
-from streamd.usage import cpu_by_role
+from streamd.linux.prctl import dying_with_parent
+from streamd.linux.usage import cpu_by_role
 
 PATIENCE_S = 120.0
 _ENDS_WITHIN_S = 15.0

@@ -15,7 +15,7 @@ from typing import Self
 from urllib.parse import quote
 
 from streamd.errors import SetupError
-from streamd.prctl import dying_with_parent
+from streamd.linux.prctl import dying_with_parent
 
 _STARTS_WITHIN_S = 60.0
 _CLUSTER_BUS = 10_000  # its port is this much above the server's own

@@ -10,16 +10,16 @@ from typing import Any, Self, TypeVar
 
 import av
 
-from streamd.camera import Camera, CameraPlan
 from streamd.clock import Backoff, SystemClock
 from streamd.config import CameraConfig
-from streamd.decoder import DecodedFrame
 from streamd.errors import Reason
-from streamd.hwaccel import Accelerator
-from streamd.messages import CameraReport, CameraState
-from streamd.rate_cap import RateCap
-from streamd.slot_writer import Begun, Capture, SlotWriter
-from streamd.source import source_for
+from streamd.ingest.camera import Camera, CameraPlan
+from streamd.ingest.decoder import DecodedFrame
+from streamd.ingest.hwaccel import Accelerator
+from streamd.ingest.rate_cap import RateCap
+from streamd.ingest.slot_writer import Begun, Capture, SlotWriter
+from streamd.ingest.source import source_for
+from streamd.processes.messages import CameraReport, CameraState
 
 T = TypeVar("T")
 _PATIENCE_S = 60.0

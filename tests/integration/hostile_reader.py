@@ -16,11 +16,11 @@ from typing import Any
 
 from streamd.clock import SystemClock
 from streamd.config import CameraConfig
-from streamd.decoder import Decoder
 from streamd.errors import SourceError
-from streamd.letterbox import FastScaler, Letterbox, display_size
+from streamd.ingest.decoder import Decoder
+from streamd.ingest.letterbox import FastScaler, Letterbox, display_size
+from streamd.ingest.source import source_for
 from streamd.slots import InputShape
-from streamd.source import source_for
 
 SHAPE = InputShape(192, 320)
 MOST_FRAMES = 60

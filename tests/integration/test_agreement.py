@@ -7,8 +7,8 @@ from pathlib import Path
 import av
 import pytest
 
-from streamd.agreement import agreement
 from streamd.detections import Detection
+from streamd.models.agreement import agreement
 
 from .harness import DaemonFactory
 

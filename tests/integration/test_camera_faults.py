@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from streamd.clock import Backoff
 from streamd.demo.clips import Clip, write_clip
 from streamd.errors import Reason
-from streamd.ingest import backoff_of
-from streamd.messages import CameraState
+from streamd.ingest.worker import backoff_of
+from streamd.processes.messages import CameraState
 from streamd.scenes import Scene
 from streamd.testing.auth import Access
 from streamd.testing.http_server import HttpServer

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamd.demo.clips import Clip, write_clip
-from streamd.messages import CameraState
+from streamd.processes.messages import CameraState
 from streamd.scenes import Scene
 from streamd.slots import TsSource
 from streamd.testing.rtsp_server import Mount, RtspServer

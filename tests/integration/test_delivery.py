@@ -15,9 +15,9 @@ import trustme
 from streamd.config import RedisConfig
 from streamd.demo.clips import Clip
 from streamd.events import Event
-from streamd.publisher import Publisher
+from streamd.publishing.publisher import Publisher
+from streamd.publishing.spooler import Entry
 from streamd.redis_client import check_redis, connect
-from streamd.spooler import Entry
 from streamd.testing.redis_server import RedisServer
 from streamd.testing.tls_proxy import TlsProxy
 

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from streamd.config import load_config
 from streamd.demo.clips import Clip
-from streamd.metrics import GPU
+from streamd.http.metrics import GPU
 
 from .harness import DaemonFactory, eventually
 

@@ -10,8 +10,8 @@ from statistics import median
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
+from streamd.capacity.scrape import FRAMES, scrape
 from streamd.demo.clips import Clip
-from streamd.scrape import FRAMES, scrape
 from streamd.testing.redis_server import RedisServer
 from streamd.testing.rtsp_server import RtspServer
 

@@ -10,10 +10,10 @@ import pytest
 
 from streamd.config import CameraConfig, HttpConfig
 from streamd.errors import SetupError
-from streamd.fleet import Fleet
-from streamd.http_api import build_app
-from streamd.http_server import HttpServer, bind
+from streamd.http.api import build_app
+from streamd.http.server import HttpServer, bind
 from streamd.ledger import Ledger
+from streamd.supervision.fleet import Fleet
 
 from .hostile import ROUNDS, SEED
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from streamd.allocation import bound_allocations
 from streamd.demo.clips import write_clip
+from streamd.ingest.allocation import bound_allocations
 from streamd.scenes import Scene
 from streamd.testing.http_server import HttpServer
 from streamd.testing.rtsp_server import RtspServer

@@ -12,10 +12,10 @@ import httpx
 import pytest
 from fastapi import FastAPI, Response
 
-from streamd import http_server
 from streamd.config import HttpConfig, LogConfig
 from streamd.errors import SetupError
-from streamd.http_server import CONNECTIONS_OF_CLIENT, HttpServer, bind
+from streamd.http import server as http_server
+from streamd.http.server import CONNECTIONS_OF_CLIENT, HttpServer, bind
 from streamd.logs import configure_logging
 
 from .harness import eventually

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from streamd.clock import SystemClock
 from streamd.config import CameraConfig
-from streamd.decoder import Decoder
 from streamd.demo.clips import Clip, write_clip
 from streamd.errors import SourceError
-from streamd.hwaccel import Accelerator
-from streamd.letterbox import FastScaler, Letterbox
+from streamd.ingest.decoder import Decoder
+from streamd.ingest.hwaccel import Accelerator
+from streamd.ingest.letterbox import FastScaler, Letterbox
+from streamd.ingest.source import source_for
 from streamd.nvidia import driver_missing
 from streamd.scenes import Scene
 from streamd.slots import InputShape
-from streamd.source import source_for
 from streamd.testing.http_server import HttpServer
 from streamd.testing.rtsp_server import RtspServer
 from streamd.testing.tls_proxy import TlsProxy

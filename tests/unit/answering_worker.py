@@ -3,7 +3,7 @@
 import threading
 from multiprocessing.connection import Connection
 
-from streamd.messages import Ping, Pong
+from streamd.processes.messages import Ping, Pong
 
 
 def run(answers: int, connection: Connection) -> None:

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from streamd.decoder import DecodedFrame
-from streamd.letterbox import Letterbox
-from streamd.slot_writer import Capture
+from streamd.ingest.decoder import DecodedFrame
+from streamd.ingest.letterbox import Letterbox
+from streamd.ingest.slot_writer import Capture
 from streamd.slots import FrameMeta, InputShape, TsSource
 
 SQUARE = InputShape(64, 64)

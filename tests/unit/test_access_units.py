@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streamd.access_units import AccessUnits, Packet, Picture
 from streamd.clock import SystemClock
-from streamd.decoder import Decoder
 from streamd.demo.clips import write_clip
+from streamd.ingest.access_units import AccessUnits, Packet, Picture
+from streamd.ingest.decoder import Decoder
 from streamd.scenes import Scene
 from streamd.testing.clip import AccessUnit, Clip
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streamd.batch import (
+from streamd.inference.batch import (
     IDLE_AFTER_NS,
     MAX_WAIT_NS,
     MIN_WAIT_NS,

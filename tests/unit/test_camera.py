@@ -11,17 +11,17 @@ import pytest
 from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
-from streamd.access_units import Packet, Picture
-from streamd.camera import Camera, CameraPlan
 from streamd.clock import Backoff
-from streamd.decoder import DecodedFrame
 from streamd.errors import Reason, SourceError
-from streamd.hwaccel import Accelerator
-from streamd.messages import CameraReport, CameraState
-from streamd.rate_cap import RateCap
-from streamd.slot_writer import Begun, Capture, SlotWriter
+from streamd.ingest.access_units import Packet, Picture
+from streamd.ingest.camera import Camera, CameraPlan
+from streamd.ingest.decoder import DecodedFrame
+from streamd.ingest.hwaccel import Accelerator
+from streamd.ingest.rate_cap import RateCap
+from streamd.ingest.slot_writer import Begun, Capture, SlotWriter
+from streamd.ingest.source import Feed, StreamInfo
+from streamd.processes.messages import CameraReport, CameraState
 from streamd.slots import TsSource
-from streamd.source import Feed, StreamInfo
 
 from .fakes import FakeClock, TopOfRange
 
@@ -574,7 +574,7 @@ def with_camera_clock(
         ahead_s = offset_s(number)
         return None if ahead_s is None else rig.clock.time_ns() + round(ahead_s * 1e9)
 
-    monkeypatch.setattr("streamd.decoder.SenderReports", lambda **_: ToldTimes(camera_ns))
+    monkeypatch.setattr("streamd.ingest.decoder.SenderReports", lambda **_: ToldTimes(camera_ns))
     rig.run_until_openings_end()
     truth_ns = [c.monotonic_ns + rig.clock.epoch_ns for c in rig.writer.captures]
     errors = [c.wall_ns - at for c, at in zip(rig.writer.captures, truth_ns, strict=True)]

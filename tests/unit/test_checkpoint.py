@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from streamd.checkpoint import as_onnx, check_checkpoint, exported_path, is_checkpoint
 from streamd.config import ModelConfig
 from streamd.errors import ModelError
+from streamd.models.checkpoint import as_onnx, check_checkpoint, exported_path, is_checkpoint
 
 
 def write_checkpoint(path: Path, *names: str) -> str:
@@ -76,7 +76,7 @@ def test_a_truncated_checkpoint_is_one_line(tmp_path: Path) -> None:
 def test_without_the_extra_the_line_says_two_ways_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamd.checkpoint.find_spec", lambda _: None)
+    monkeypatch.setattr("streamd.models.checkpoint.find_spec", lambda _: None)
     path = write_checkpoint(tmp_path / "m.pt", "ultralytics.nn.tasks DetectionModel")
     said = r"'.\[export\]' in streamd's source, or elsewhere: yolo export"
     with pytest.raises(ModelError, match=said):

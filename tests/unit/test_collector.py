@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from types import SimpleNamespace as Stub
 from typing import Any, cast
 
-from streamd.collector import Collector
 from streamd.config import CameraConfig
+from streamd.inference.collector import Collector
+from streamd.inference.overload import LatencyTarget
+from streamd.inference.pulse import Pulse
 from streamd.ledger import Ledger
-from streamd.memory import Doorbell
-from streamd.overload import LatencyTarget
-from streamd.pulse import Pulse
+from streamd.linux.memory import Doorbell
+from streamd.processes.specs import ReadCamera
 from streamd.slots import Ring, SlotPool
-from streamd.specs import ReadCamera
 
 from .fakes import SQUARE, frame_meta
 

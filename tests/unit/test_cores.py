@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streamd.cores import available_cores
+from streamd.linux.cores import available_cores
 
 ALL = len(os.sched_getaffinity(0))
 
@@ -68,7 +68,7 @@ def test_a_part_of_a_core_counts_as_one(tmp_path: Path) -> None:
 def test_a_process_that_is_kept_to_one_core_has_one() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from streamd.cores import available_cores; print(available_cores())"
+        "from streamd.linux.cores import available_cores; print(available_cores())"
     )
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60

@@ -6,11 +6,11 @@ from typing import cast
 
 import pytest
 
-from streamd.camera import Camera
-from streamd.crash_report import CrashReport
-from streamd.ingest import Readers
+from streamd.ingest.camera import Camera
+from streamd.ingest.worker import Readers
 from streamd.ledger import Ledger
-from streamd.specs import CameraAssignment
+from streamd.processes.crash_report import CrashReport
+from streamd.processes.specs import CameraAssignment
 
 
 def test_a_camera_whose_thread_meets_an_unforeseen_exception_is_to_blame() -> None:

@@ -11,9 +11,9 @@ from av.bitstream import BitStreamFilterContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from streamd.access_units import Packet, Picture
-from streamd.decoder import Decoded, DecodedFrame, Decoder
 from streamd.errors import SourceError
+from streamd.ingest.access_units import Packet, Picture
+from streamd.ingest.decoder import Decoded, DecodedFrame, Decoder
 
 from .fakes import FakeClock
 
@@ -195,7 +195,7 @@ def test_what_the_source_forbade_its_decoder_stays_forbidden(
 def test_a_pixel_format_that_would_abort_the_process_is_refused(
     clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamd.decoder._FATAL_FORMATS", ("yuv420p",))
+    monkeypatch.setattr("streamd.ingest.decoder._FATAL_FORMATS", ("yuv420p",))
     with pytest.raises(SourceError, match=r"codec_unsupported: has pictures of .* yuv420p"):
         frames_of(decoded(clips["h264"]))
 

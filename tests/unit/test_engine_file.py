@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from streamd.config import ModelConfig
-from streamd.engine_loader import load_engine
-from streamd.engine_order import order_for
 from streamd.engines.engine_file import read_engine_file
 from streamd.engines.model_file import inspect_model
 from streamd.errors import EngineError, ModelError
+from streamd.models.engine_loader import load_engine
+from streamd.models.engine_order import order_for
 from streamd.slots import InputShape
 
 PLAN = b"a plan, bound to one GPU"

@@ -6,12 +6,12 @@ import onnx
 import pytest
 
 from streamd.config import ModelConfig
-from streamd.engine_loader import load_engine
-from streamd.engine_order import key_of, order_for
 from streamd.engines.cache import EngineCache
 from streamd.engines.contract import Platform
 from streamd.engines.model_file import inspect_model
 from streamd.errors import EngineError
+from streamd.models.engine_loader import load_engine
+from streamd.models.engine_order import key_of, order_for
 
 from .fakes import write_model
 
@@ -42,7 +42,7 @@ def read_only(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> list[Mode
 
     monkeypatch.setattr(EngineCache, "prepare", refused)
     monkeypatch.setattr(EngineCache, "remove", refused)
-    monkeypatch.setattr("streamd.engine_loader.build_apart", build)
+    monkeypatch.setattr("streamd.models.engine_loader.build_apart", build)
     return builds
 
 

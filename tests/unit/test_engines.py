@@ -8,12 +8,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from streamd.build import build_order_for
 from streamd.config import ModelConfig
 from streamd.engines import CANDIDATES, Engine, Runner, installed_backends, load_backend
 from streamd.engines.contract import candidates_of
 from streamd.engines.model_file import inspect_model
 from streamd.errors import EngineError
+from streamd.models.build import build_order_for
 from streamd.nvidia import driver_missing
 from streamd.slots import InputShape, SlotPool
 

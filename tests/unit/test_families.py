@@ -11,11 +11,11 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from streamd.build import build_order_for
 from streamd.config import ModelConfig
 from streamd.engines import ModelInfo, load_backend
 from streamd.engines.model_file import inspect_model
 from streamd.engines.reference import Reference
+from streamd.models.build import build_order_for
 from streamd.slots import InputShape
 from streamd.testing.random_weights import draw_weights
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamd.access_units import AccessUnits, Packet, Picture
 from streamd.clock import SystemClock
-from streamd.decoder import Decoder
-from streamd.frame_numbers import FrameNumbers
+from streamd.ingest.access_units import AccessUnits, Packet, Picture
+from streamd.ingest.decoder import Decoder
+from streamd.ingest.frame_numbers import FrameNumbers
 from streamd.scenes import Scene
 from streamd.testing.clip import AccessUnit, Clip
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from streamd import http_doors
 from streamd.config import HttpConfig
-from streamd.http_doors import LARGEST_BODY_BYTES, Doors, RateLimit, Receive, Send
+from streamd.http import doors as http_doors
+from streamd.http.doors import LARGEST_BODY_BYTES, Doors, RateLimit, Receive, Send
 
 TOKEN = "0123456789abcdef"
 RIGHT = (b"Authorization", b"Bearer " + TOKEN.encode())

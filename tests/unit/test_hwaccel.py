@@ -7,8 +7,8 @@ import pytest
 from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
-from streamd.hwaccel import Accelerator
-from streamd.letterbox import FastScaler, Letterbox
+from streamd.ingest.hwaccel import Accelerator
+from streamd.ingest.letterbox import FastScaler, Letterbox
 from streamd.slots import InputShape
 
 

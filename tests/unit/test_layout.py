@@ -8,8 +8,8 @@ import pytest
 from streamd.config import CameraConfig, Config, IngestConfig
 from streamd.engines import ModelInfo
 from streamd.errors import SetupError
-from streamd.layout import Layout
 from streamd.slots import InputShape
+from streamd.supervision.layout import Layout
 
 MODEL = ModelInfo("m.onnx", "m", ("cat",), 32, InputShape(64, 64), dynamic=False, end_to_end=False)
 

@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamd.batch import BatchPolicy, Lineup, ReadyFrame, collect_batch
+from streamd.inference.batch import BatchPolicy, Lineup, ReadyFrame, collect_batch
+from streamd.ingest.slot_writer import SlotRing, SlotWriter
+from streamd.ingest.space import Space
 from streamd.ledger import HISTOGRAMS, CameraLedger, Ledger
-from streamd.slot_writer import SlotRing, SlotWriter
 from streamd.slots import FrameMeta, InputShape, SlotPool, lay_out_rings
-from streamd.space import Space
 
 from .fakes import SQUARE, FlatScaler, capture, decoded_frame
 

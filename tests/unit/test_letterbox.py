@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streamd.letterbox import (
+from streamd.ingest.letterbox import (
     PAD_VALUE,
     FastScaler,
     Letterbox,
@@ -20,7 +20,7 @@ from streamd.letterbox import (
     display_size,
     source_colorspace,
 )
-from streamd.letterbox_exact import ExactScaler
+from streamd.ingest.letterbox_exact import ExactScaler
 from streamd.scenes import Scene
 from streamd.slots import InputShape, aspect_shapes
 

@@ -20,7 +20,7 @@ from streamd import logs
 from streamd.config import LogConfig
 from streamd.journal import JournalRenderer, is_journal
 from streamd.logs import Repeats, SteadyStream, configure_logging, get_logger
-from streamd.messages import CameraState
+from streamd.processes.messages import CameraState
 
 
 class Log:

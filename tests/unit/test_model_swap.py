@@ -7,12 +7,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from streamd.config import Config, ModelConfig
-from streamd.crew import Crew
 from streamd.engines.contract import ModelInfo
 from streamd.engines.model_file import inspect_model
-from streamd.layout import Layout
-from streamd.messages import EngineReport, ModelRefused, UseModel
-from streamd.model_swap import ModelSwap
+from streamd.processes.messages import EngineReport, ModelRefused, UseModel
+from streamd.supervision.crew import Crew
+from streamd.supervision.layout import Layout
+from streamd.supervision.model_swap import ModelSwap
 
 SHIPPED = Path(__file__).parents[2] / "engines" / "shapes.onnx"
 

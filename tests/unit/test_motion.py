@@ -2,7 +2,7 @@ import av
 import numpy as np
 import pytest
 
-from streamd.motion import MotionGate
+from streamd.ingest.motion import MotionGate
 
 GREY = np.full((720, 1280, 3), 120, np.uint8)
 

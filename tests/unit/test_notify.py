@@ -3,7 +3,7 @@
 import socket
 from pathlib import Path
 
-from streamd.notify import notify
+from streamd.supervision.notify import notify
 
 
 def test_what_is_said_arrives(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from streamd.nvml import GpuLoad, GpuMeter
+from streamd.http.nvml import GpuLoad, GpuMeter
 
 
 class Driver:

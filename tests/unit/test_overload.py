@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from streamd.batch import BatchPolicy, Lineup, collect_batch
-from streamd.overload import LatencyTarget
+from streamd.inference.batch import BatchPolicy, Lineup, collect_batch
+from streamd.inference.overload import LatencyTarget
 
 from .fakes import frame_meta
 

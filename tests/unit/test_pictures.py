@@ -7,7 +7,7 @@ import pytest
 
 from streamd.demo.clips import write_clip
 from streamd.errors import EngineError
-from streamd.pictures import Pictures, sampled, scenes
+from streamd.models.pictures import Pictures, sampled, scenes
 from streamd.scenes import Scene
 from streamd.slots import InputShape
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from streamd.detections import Detection
 from streamd.engines.contract import CANDIDATES, ModelInfo
-from streamd.letterbox import Letterbox
+from streamd.ingest.letterbox import Letterbox
 from streamd.postprocess import Detector, Placed
 from streamd.slots import FrameMeta, InputShape
 

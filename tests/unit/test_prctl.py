@@ -4,7 +4,7 @@ import sys
 SHOW = """
 import sys
 from pathlib import Path
-from streamd.prctl import rewrite_arguments
+from streamd.linux.prctl import rewrite_arguments
 rewrite_arguments(lambda text: text.replace("s3cret", "*" * {stars}))
 print(Path("/proc/self/cmdline").read_text().replace(chr(0), "|"), sys.argv[1], end="")
 """
@@ -26,7 +26,7 @@ def test_what_grew_is_cut_and_the_next_argument_stays_whole() -> None:
 def test_a_program_dies_with_who_started_it() -> None:
     parent = """
 import subprocess
-from streamd.prctl import dying_with_parent
+from streamd.linux.prctl import dying_with_parent
 child = subprocess.Popen(dying_with_parent(["sleep", "600"]))
 while open(f"/proc/{child.pid}/comm").read() != "sleep\\n":
     pass

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 
-from streamd.process import WorkerProcess
+from streamd.supervision.process import WorkerProcess
 
 from .fakes import FakeClock
 

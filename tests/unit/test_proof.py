@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamd.build import build, build_order_for
-from streamd.child import Tell
 from streamd.config import ModelConfig
-from streamd.engine_order import bar_for, key_of
 from streamd.engines import EngineSpec, ModelInfo, Runner
 from streamd.engines.contract import Built, Engine, EngineOrder, Platform
 from streamd.engines.model_file import inspect_model
 from streamd.errors import EngineError
-from streamd.proof import Proof, prove
+from streamd.models.build import build, build_order_for
+from streamd.models.engine_order import bar_for, key_of
+from streamd.models.proof import Proof, prove
+from streamd.processes.child import Tell
 from streamd.slots import InputShape
 
 from .fakes import write_model

@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 from streamd.clock import Backoff
 from streamd.config import RedisConfig
 from streamd.errors import SpoolError
-from streamd.publisher import Publisher
+from streamd.publishing.publisher import Publisher
+from streamd.publishing.spool import Spool
+from streamd.publishing.spooler import Entry, Spooler, spool_folder, waiting_for_another
 from streamd.redis_client import Unreachable
-from streamd.spool import Spool
-from streamd.spooler import Entry, Spooler, spool_folder, waiting_for_another
 
 PATIENCE_S = 30.0
 

@@ -5,9 +5,9 @@ from multiprocessing import Pipe
 
 import pytest
 
-from streamd.messages import Ping, Pong, Stop
-from streamd.pulse import Pulse
-from streamd.worker import SupervisorLink
+from streamd.inference.pulse import Pulse
+from streamd.processes.messages import Ping, Pong, Stop
+from streamd.processes.worker import SupervisorLink
 
 
 def test_a_batch_that_runs_for_more_than_a_minute_hangs_until_it_comes_back() -> None:

@@ -19,8 +19,8 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streamd import redis_client
+from streamd.client.connections import close_async, connected_async
 from streamd.config import RedisConfig
-from streamd.connections import close_async, connected_async
 from streamd.errors import RedisSetupError
 from streamd.redis_client import RedisStreams, Unreachable, check_redis, connect, plain
 

@@ -4,8 +4,8 @@ import msgspec
 
 from streamd.config import CameraConfig, Publish
 from streamd.events import InferredFrame
+from streamd.inference.results import Outlet
 from streamd.ledger import Ledger
-from streamd.results import Outlet
 
 from .fakes import frame_meta
 

@@ -6,11 +6,8 @@ from typing import Any
 import pytest
 
 from streamd.config import CameraConfig, Config
-from streamd.crew import Crew
 from streamd.engines.model_file import inspect_model
-from streamd.fleet import Fleet
-from streamd.layout import Layout
-from streamd.messages import (
+from streamd.processes.messages import (
     CameraGone,
     CameraReport,
     CameraState,
@@ -18,7 +15,10 @@ from streamd.messages import (
     ReadCameraToo,
     TakeCameraToo,
 )
-from streamd.roster import Roster
+from streamd.supervision.crew import Crew
+from streamd.supervision.fleet import Fleet
+from streamd.supervision.layout import Layout
+from streamd.supervision.roster import Roster
 
 SHIPPED = Path(__file__).parents[2] / "engines" / "shapes.onnx"
 

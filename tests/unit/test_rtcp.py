@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from streamd.rtcp import SenderReports
+from streamd.ingest.rtcp import SenderReports
 
 EPOCH_NS = 1_763_800_000_000_000_000
 

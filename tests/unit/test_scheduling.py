@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from streamd.config import CameraConfig
-from streamd.scheduling import Scheduling
+from streamd.linux.scheduling import Scheduling
 
 FILE = CameraConfig(id="file", url="/a.mp4")
 PACED = CameraConfig(id="paced", url="/a.mp4", paced=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.soak import slope_of
-from streamd.scrape import parse, quantile_s, stage_ms
+from streamd.capacity.scrape import parse, quantile_s, stage_ms
 
 BEFORE = """\
 # TYPE streamd_batch_size histogram

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streamd.decoder import DecodedFrame
 from streamd.errors import SourceError
+from streamd.ingest.decoder import DecodedFrame
+from streamd.ingest.letterbox import PAD_VALUE, FastScaler, Scaler
+from streamd.ingest.motion import MotionGate
+from streamd.ingest.rate_cap import RateCap
+from streamd.ingest.slot_writer import Begun, Capture, SlotRing, SlotWriter
+from streamd.ingest.space import Space, Waiters
 from streamd.ledger import Ledger
-from streamd.letterbox import PAD_VALUE, FastScaler, Scaler
-from streamd.motion import MotionGate
-from streamd.rate_cap import RateCap
-from streamd.slot_writer import Begun, Capture, SlotRing, SlotWriter
 from streamd.slots import FrameMeta, Ring, SlotPool, TsSource
-from streamd.space import Space, Waiters
 
 from .fakes import (
     SQUARE,

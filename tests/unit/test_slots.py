@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streamd.memory import PAGE, Doorbell, SharedBlock
+from streamd.linux.memory import PAGE, Doorbell, SharedBlock
 from streamd.slots import InputShape, Ring, SlotPool, aspect_shapes, lay_out_rings
 
 from .fakes import SQUARE, WIDE, frame_meta

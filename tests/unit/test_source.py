@@ -13,8 +13,7 @@ from av.stream import Disposition
 from streamd.config import CameraConfig
 from streamd.config.section import local_path
 from streamd.errors import Reason, SourceError
-from streamd.ingest import backoff_of
-from streamd.source import (
+from streamd.ingest.source import (
     ContainerFeed,
     FileSource,
     HttpSource,
@@ -23,6 +22,7 @@ from streamd.source import (
     _video_stream,
     source_for,
 )
+from streamd.ingest.worker import backoff_of
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def played(
 ) -> Iterator[Any]:
     """The pictures of a feed, whose every read takes a second and which stalls after five."""
     now_s = itertools.count()
-    monkeypatch.setattr("streamd.source.time.monotonic", lambda: float(next(now_s)))
+    monkeypatch.setattr("streamd.ingest.source.time.monotonic", lambda: float(next(now_s)))
     container = SimpleNamespace(demux=lambda: packets, format=SimpleNamespace(name="mpegts"))
     info = StreamInfo("mpeg2video", 25.0, live)
     return ContainerFeed(cast("Any", container), cast("Any", OURS), info, 5.0).pictures()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamd.errors import SpoolError
-from streamd.spool import Fsync, Spool
+from streamd.publishing.spool import Fsync, Spool
 
 
 def opened(folder: Path, max_bytes: int = 1_000_000, fsync: Fsync = "never") -> Spool:

@@ -16,7 +16,6 @@ pytest.importorskip(
     reason="neither tensorrt nor tensorrt-rtx is installed",
 )
 
-from streamd.build import build_order_for
 from streamd.config import ModelConfig
 from streamd.engines.contract import BuildOrder
 from streamd.engines.model_file import inspect_model
@@ -33,6 +32,7 @@ from streamd.engines.tensorrt_build import (
 )
 from streamd.engines.tensorrt_library import Log, library_version, new_builder, trt
 from streamd.errors import EngineError
+from streamd.models.build import build_order_for
 from streamd.slots import InputShape
 
 from .fakes import write_model

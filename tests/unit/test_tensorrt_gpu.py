@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamd.build import build_order_for
 from streamd.config import ModelConfig
 from streamd.engines import Engine, installed_backends, load_backend
 from streamd.engines.model_file import inspect_model
 from streamd.errors import EngineError
+from streamd.models.build import build_order_for
 from streamd.nvidia import driver_missing
 
 from .fakes import TinyModel, write_model

@@ -14,7 +14,6 @@ pytest.importorskip(
     reason="neither tensorrt nor tensorrt-rtx is installed",
 )
 
-from streamd.build import build_order_for
 from streamd.config import ModelConfig
 from streamd.engines import EngineSpec
 from streamd.engines.contract import BuildOrder
@@ -23,6 +22,7 @@ from streamd.engines.onnx_contract import preamble, selection
 from streamd.engines.onnx_model import Head
 from streamd.engines.tensorrt_runner import Plan, TensorRtEngine
 from streamd.errors import EngineError
+from streamd.models.build import build_order_for
 from streamd.slots import InputShape
 
 from .fake_gpu import FakeDevice, fake_plan

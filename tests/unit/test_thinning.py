@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamd.rate_cap import RateCap
-from streamd.thinning import KeyframeGate
+from streamd.ingest.rate_cap import RateCap
+from streamd.ingest.thinning import KeyframeGate
 
 
 def passed(gate: KeyframeGate, packets: list[tuple[float, bool]]) -> list[float]:

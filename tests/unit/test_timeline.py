@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamd.timeline import CameraClock, FileTimeline, SegmentPace
+from streamd.ingest.timeline import CameraClock, FileTimeline, SegmentPace
 
 from .fakes import FakeClock
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamd.turnstile import Turnstile
+from streamd.inference.turnstile import Turnstile
 
 from .fakes import ImpatientCondition, WouldBlockError
 

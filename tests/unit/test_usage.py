@@ -2,8 +2,8 @@
 
 import pytest
 
-from streamd import usage
-from streamd.usage import CpuMeter
+from streamd.linux import usage
+from streamd.linux.usage import CpuMeter
 
 
 def test_what_a_process_used_stays_counted_when_it_has_ended(

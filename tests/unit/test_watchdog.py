@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamd.watchdog import Watchdog
+from streamd.supervision.watchdog import Watchdog
 
 
 def frames(

@@ -1,0 +1,1 @@
+"""The HTTP side of the supervisor: metrics, health, the API."""

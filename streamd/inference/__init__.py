@@ -1,0 +1,1 @@
+"""The inference worker: slots → a batch → the engine → detections → events."""

@@ -1,0 +1,1 @@
+"""The ingest worker: camera → source → decoder → letterbox → a slot."""

@@ -1,0 +1,1 @@
+"""What is asked of the kernel: cores, shared memory, scheduling, process titles, usage."""

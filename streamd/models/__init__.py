@@ -1,0 +1,1 @@
+"""From a model file to an engine: exported, built, proved, kept, loaded."""

@@ -1,0 +1,1 @@
+"""What processes of the service are told at their start, and tell each other."""

@@ -1,0 +1,1 @@
+"""Events to Redis, and to a spool on disk while Redis is away."""
