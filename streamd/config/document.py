@@ -16,6 +16,8 @@ _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]{0,1000}))?\
 _LARGEST_BYTES = 4 * 1024 * 1024
 # Ten thousand cameras with all their keys. A few nested aliases can stand for billions.
 _MOST_VALUES = 200_000
+_MERGE = "tag:yaml.org,2002:merge"  # https://yaml.org/type/merge.html
+_UNREAD = "x-"  # a key at the top that begins so is for the file's own use, as in Compose files
 _TOKEN = ("token",)  # the key whose whole value is a secret
 
 
@@ -105,9 +107,7 @@ def _build(
     node: yaml.Node, location: Location, document: Document, environ: Mapping[str, str]
 ) -> Any:
     document.lines.setdefault(location, node.start_mark.line + 1)
-    document.values += 1
-    if document.values > _MOST_VALUES:
-        raise ConfigError([_too_much(document.file)])
+    _count(document)
     if isinstance(node, yaml.MappingNode):
         return _build_mapping(node, location, document, environ)
     if isinstance(node, yaml.SequenceNode):
@@ -130,22 +130,49 @@ def _build_mapping(
     node: yaml.MappingNode, location: Location, document: Document, environ: Mapping[str, str]
 ) -> dict[str, Any]:
     built: dict[str, Any] = {}
+    for key, key_node, value_node in _entries(node, location, document):
+        if location or not key.startswith(_UNREAD):
+            document.lines[*location, key] = key_node.start_mark.line + 1
+            built[key] = _build(value_node, (*location, key), document, environ)
+    return built
+
+
+def _entries(
+    node: yaml.MappingNode, location: Location, document: Document
+) -> list[tuple[str, yaml.Node, yaml.Node]]:
+    """Each key of `node` with its two nodes, then those that `<<` brings and `node` has not."""
+    found: dict[str, tuple[str, yaml.Node, yaml.Node]] = {}
+    merged: list[yaml.Node] = []
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
-            line = key_node.start_mark.line + 1
-            what = "has a key that is no plain text"
-            document.faults.append(Fault(document.file, line, key_of(location), what))
+            _fault_at(key_node, location, document, "has a key that is no plain text")
+        elif key_node.tag == _MERGE:
+            several = isinstance(value_node, yaml.SequenceNode)
+            merged += value_node.value if several else [value_node]
+        elif key_node.value in found:
+            first = found[key_node.value][1].start_mark.line + 1
+            what = f"stands twice, first in line {first}"
+            _fault_at(key_node, (*location, key_node.value), document, what)
+        else:
+            found[key_node.value] = (key_node.value, key_node, value_node)
+    for other in merged:
+        _count(document)
+        if not isinstance(other, yaml.MappingNode):
+            _fault_at(other, (*location, "<<"), document, "should name keys with their values")
             continue
-        key = key_node.value
-        here = (*location, key)
-        if key in built:
-            first = document.line(here)
-            document.lines[here] = key_node.start_mark.line + 1
-            document.fault(here, f"stands twice, first in line {first}")
-            continue
-        document.lines[here] = key_node.start_mark.line + 1
-        built[key] = _build(value_node, here, document, environ)
-    return built
+        for entry in _entries(other, location, document):
+            found.setdefault(entry[0], entry)
+    return list(found.values())
+
+
+def _fault_at(node: yaml.Node, location: Location, document: Document, what: str) -> None:
+    document.faults.append(Fault(document.file, node.start_mark.line + 1, key_of(location), what))
+
+
+def _count(document: Document) -> None:
+    document.values += 1
+    if document.values > _MOST_VALUES:
+        raise ConfigError([_too_much(document.file)])
 
 
 def _build_text(

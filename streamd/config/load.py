@@ -36,7 +36,7 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     """
     document = read_document(path, variables(environ))
     if document.faults:
-        raise ConfigError(document.faults)
+        raise ConfigError(sorted(document.faults, key=lambda fault: fault.line))
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:

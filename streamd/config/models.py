@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    ConfigDict,
     Field,
     PrivateAttr,
     ValidationInfo,
@@ -230,6 +231,8 @@ class CameraConfig(Section):
 
 class Config(Section):
     """The whole file."""
+
+    model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})
 
     redis: RedisConfig = Field(default_factory=RedisConfig, description="where events go")
     model: ModelConfig = Field(

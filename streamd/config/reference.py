@@ -21,7 +21,8 @@ _HEAD = """\
 #       url: rtsp://${CAM_USER}:${CAM_PASSWORD}@camera-1.example/stream
 #
 # ${VAR} and ${VAR:-default} are taken from the environment; $$ is a dollar sign. Inside { } quote
-# such a value. Relative paths start at the working directory. Unknown keys are errors.
+# such a value. Relative paths start at the working directory. Unknown keys are errors, but for
+# those that begin with x-: what cameras share can stand there, for YAML's merge key (<<: *usual).
 # `streamd check FILE` says what is wrong, and where.
 """
 _EXAMPLE_CAMERA = {"id": "gate", "url": "rtsp://camera-1.example/stream"}

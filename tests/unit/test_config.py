@@ -233,6 +233,54 @@ def test_aliases_that_stand_for_billions_are_refused_at_once(tmp_path: Path) -> 
     assert fault == " holds more than 4 MiB or 200000 values, aliases expanded"
 
 
+def test_merges_that_stand_for_billions_are_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 12)]
+    (fault,) = faults(tmp_path, "\n".join(lines))
+    assert fault == " holds more than 4 MiB or 200000 values, aliases expanded"
+
+
+USUAL = """\
+x-usual: &usual
+  fps: 5
+  classes: [person]
+cameras:
+"""
+
+
+def test_cameras_share_settings_by_merge_keys(tmp_path: Path) -> None:
+    yard = "  - &yard {<<: *usual, id: yard, url: 'rtsp://${USER}@camera.example/1', fps: 2}\n"
+    lane = "  - {id: lane, <<: [*yard, *usual]}\n"
+    config = load(tmp_path, USUAL + yard + lane, {"USER": "me"})
+    assert [camera.id for camera in config.cameras] == ["yard", "lane"]
+    assert [camera.fps for camera in config.cameras] == [2, 2]
+    assert [camera.classes for camera in config.cameras] == [("person",)] * 2
+    assert config.cameras[1].url == "rtsp://me@camera.example/1"
+
+
+@pytest.mark.parametrize(
+    ("camera", "fault"),
+    [
+        ("{<<: *usual, id: a}", "5: cameras[0].url: is missing"),
+        ("{<<: usual, id: a, url: b}", "5: cameras[0].<<: should name keys with their values"),
+        ("{<<: [*usual, 1], id: a, url: b}", "5: cameras[0].<<: should name keys with their"),
+        ("{<<: {fsp: 1}, id: a, url: b}", "5: cameras[0].fsp: unknown key, did you mean 'fps'?"),
+        ('{"<<": *usual, id: a, url: b}', "5: cameras[0].<<: unknown key"),
+        ("{<<: *usual, x-fps: 5, id: a, url: b}", "5: cameras[0].x-fps: unknown key"),
+        ("&a {<<: *a, id: a, url: b}", " is nested too deeply, or an alias stands within what"),
+    ],
+)
+def test_a_merge_that_does_not_fit_is_a_fault(tmp_path: Path, camera: str, fault: str) -> None:
+    (found,) = faults(tmp_path, f"{USUAL}  - {camera}\n")
+    assert found.startswith(fault)
+
+
+def test_a_fault_of_a_shared_setting_has_the_line_where_it_stands(tmp_path: Path) -> None:
+    text = USUAL.replace("fps: 5", "fps: -1") + "  - {<<: *usual, id: a, url: rtsp://camera/1}\n"
+    (found,) = faults(tmp_path, text)
+    assert found.startswith("2: cameras[0].fps: ")
+
+
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, GATE + "#" * (5 << 20))
     assert fault.startswith(" holds more than 4 MiB")
