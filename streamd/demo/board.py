@@ -63,7 +63,8 @@ class Board:
             for entry in fleet.cameras.values():
                 table.add_row(*self._row(entry))
             lines = [Text(_event_line(event), style="dim") for event in self.recent]
-        return Group(table, Text(totals(fleet)), Text(http, style="dim"), *lines)
+        wrong = [Text(line, style="red") for line in troubles(fleet)]
+        return Group(table, *wrong, Text(totals(fleet)), Text(http, style="dim"), *lines)
 
     def _row(self, entry: CameraEntry) -> tuple[str, ...]:
         event = self.latest.get(entry.config.id)
@@ -96,6 +97,12 @@ def totals(fleet: Fleet) -> str:
         f"{fps:.1f} frames/s inferred, mean batch {mean:.1f}, batch fill {fill:.0f} %, "
         f"{dropped} frames dropped"
     )
+
+
+def troubles(fleet: Fleet) -> list[str]:
+    """Of each camera that does not deliver, why."""
+    reports = {id_: entry.report for id_, entry in fleet.cameras.items()}
+    return [f"{id_}: {each.reason}: {each.detail}" for id_, each in reports.items() if each.reason]
 
 
 def objects_of(event: Event) -> str:

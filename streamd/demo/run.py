@@ -24,7 +24,7 @@ from streamd.config import (
     mask_url,
 )
 from streamd.daemon import run_daemon
-from streamd.demo.board import Board, totals
+from streamd.demo.board import Board, totals, troubles
 from streamd.demo.clips import Clip, write_clip
 from streamd.demo.score import Score
 from streamd.events import Event
@@ -154,9 +154,14 @@ class Demo:
                     live.update(self.board.draw(fleet, http))
                     time.sleep(0.25)
         else:
+            told: list[str] = []
             while not self._is_over(began_s):
                 time.sleep(2.0 if self.options.seconds is None else min(2.0, self.options.seconds))
-                self.console.print(f"{self.board.events} events; {totals(fleet)}", soft_wrap=True)
+                now = troubles(fleet)
+                lines = [line for line in now if line not in told]
+                told = now
+                lines.append(f"{self.board.events} events; {totals(fleet)}")
+                self.console.print("\n".join(lines), soft_wrap=True)
 
     def _is_over(self, began_s: float) -> bool:
         now_s, first_s = time.monotonic(), self.board.first_s

@@ -311,6 +311,15 @@ def test_the_demo_with_a_source_and_a_redis_of_ones_own(clip: Clip) -> None:
     assert "events from 1 cameras." not in out
 
 
+def test_the_demo_tells_why_a_source_gives_nothing(rtsp_server: RtspServer) -> None:
+    url = f"rtsp://127.0.0.1:{rtsp_server.port}/gone"
+    command = [sys.executable, "-m", "streamd", "demo", "--source", url, "--seconds", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert any(line.startswith("camera-1: not_found: ") for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+
+
 def test_bench_says_how_many_cameras_fit() -> None:
     options = ("--camera", "360p10", "--fps", "5", "--max-cameras", "1", "--seconds", "2")
     code, out, _ = streamd("bench", *options, "--target-latency-ms", "60000", "--json")
