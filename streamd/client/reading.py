@@ -89,6 +89,8 @@ class Options:
                 raise TypeError(f"{name} is to be a list, not a text")
         if not self.streams:
             raise ValueError("streams is empty")
+        if self.consumer is not None and self.group is None:
+            raise ValueError("consumer is one of a group: name the group, too")
         if not isinstance(self.start, str | dict):
             raise TypeError('start is to be "$", "0" or a position')
 

@@ -1,7 +1,7 @@
 """The subscribers, sync and async; the package tells how they are used."""
 
 import asyncio
-import time
+import threading
 from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Any
 
@@ -40,6 +40,8 @@ class Subscriber:
         self._server = server_of(url)
         self._reading = _reading(self._server, options)
         self._client: Any = None
+        self._in_use = threading.Lock()  # the client
+        self._closed = threading.Event()
 
     @property
     def position(self) -> dict[str, str]:
@@ -52,34 +54,44 @@ class Subscriber:
         while True:
             step = steps.send(answer)
             answer = None
+            if self._closed.is_set() and not _acknowledges(step):
+                self._disconnect()
+                return
             if isinstance(step, Event):
                 yield step
             elif isinstance(step, Pause):
-                time.sleep(step.seconds)
+                self._closed.wait(step.seconds)
             else:
                 try:
                     answer = self._call(step)
                     reading.answered()
                 except _TROUBLE as error:
-                    time.sleep(reading.delay_after(error))
-                    self.close()  # behind a Sentinel or in a Cluster, it may be elsewhere now
+                    self._closed.wait(reading.delay_after(error))
+                    self._disconnect()  # behind a Sentinel or in a Cluster, it may be elsewhere now
                     steps = reading.steps()
 
     def _call(self, call: Call) -> Any:
-        if self._client is None:
-            self._client = connected(self._server)
-        try:
-            return getattr(self._client, call.name)(*call.args, **call.options)
-        except ResponseError as error:
-            if _may_be_there_already(call, error):
-                return None
-            raise
+        with self._in_use:
+            if self._client is None:
+                self._client = connected(self._server)
+            try:
+                return getattr(self._client, call.name)(*call.args, **call.options)
+            except ResponseError as error:
+                if _may_be_there_already(call, error):
+                    return None
+                raise
 
     def close(self) -> None:
-        """Lets go of the connection."""
-        if self._client is not None:
+        """Ends it: a thread that waits for an event comes out of its loop within a second or so."""
+        self._closed.set()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Unless another thread waits for an answer; that one does it then."""
+        if self._client is not None and self._in_use.acquire(blocking=False):
             self._client.close()
             self._client = None
+            self._in_use.release()
 
 
 class AsyncSubscriber:
@@ -89,6 +101,7 @@ class AsyncSubscriber:
         self._server = server_of(url)
         self._reading = _reading(self._server, options)
         self._client: Any = None
+        self._closed = False
 
     @property
     def position(self) -> dict[str, str]:
@@ -101,6 +114,9 @@ class AsyncSubscriber:
         while True:
             step = steps.send(answer)
             answer = None
+            if self._closed and not _acknowledges(step):
+                await self._disconnect()
+                return
             if isinstance(step, Event):
                 yield step
             elif isinstance(step, Pause):
@@ -110,8 +126,9 @@ class AsyncSubscriber:
                     answer = await self._call(step)
                     reading.answered()
                 except _TROUBLE as error:
-                    await asyncio.sleep(reading.delay_after(error))
-                    await self.close()
+                    if not self._closed:
+                        await asyncio.sleep(reading.delay_after(error))
+                    await self._disconnect()
                     steps = reading.steps()
 
     async def _call(self, call: Call) -> Any:
@@ -125,10 +142,14 @@ class AsyncSubscriber:
             raise
 
     async def close(self) -> None:
-        """Lets go of the connection."""
+        """Ends it: a task that waits for an event comes out of its loop."""
+        self._closed = True
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         if self._client is not None:
-            await close_async(self._client)
-            self._client = None
+            client, self._client = self._client, None
+            await close_async(client)
 
 
 def _reading(server: Server, given: dict[str, Any]) -> Reading:
@@ -148,6 +169,11 @@ def _streams_of(config: RedisConfig, cameras: Collection[str] | None) -> list[st
     if not cameras:
         raise ValueError(f"{config.stream}: name the `streams`, or the `cameras` they are of")
     return sorted(config.stream_of(camera) for camera in cameras)
+
+
+def _acknowledges(step: object) -> bool:
+    """Whether it says of an event that it was worked on, which is to be said even at the end."""
+    return isinstance(step, Call) and step.name == "xack"
 
 
 def _may_be_there_already(call: Call, error: ResponseError) -> bool:

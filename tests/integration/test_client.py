@@ -456,6 +456,56 @@ def test_a_section_says_which_streams_there_are(
         Subscriber(each)
 
 
+@pytest.mark.parametrize("group", [None, "g"])
+def test_closing_ends_a_loop_that_waits_and_acknowledges_what_was_worked_on(
+    redis_server: RedisServer, client: Any, group: str | None
+) -> None:
+    publish(client, event(1), event(2))
+    subscriber = Subscriber(redis_server.url, start="0", group=group)
+    seen: list[int] = []
+    reader = threading.Thread(target=lambda: seen.extend(each.seq for each in subscriber))
+    reader.start()
+    eventually(lambda: seen == [1, 2])
+    subscriber.close()
+    reader.join(10)
+    assert not reader.is_alive()
+    assert list(subscriber) == []
+    assert not group or client.xpending(STREAM, group)["pending"] == 0
+    eventually(lambda: client.info("clients")["connected_clients"] == 1)
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+def test_closing_ends_an_async_loop_that_waits(
+    redis_server: RedisServer, client: Any, group: str | None
+) -> None:
+    publish(client, event(1))
+
+    async def read() -> list[int]:
+        subscriber = AsyncSubscriber(redis_server.url, start="0", group=group)
+
+        async def all_of_it() -> list[int]:
+            return [each.seq async for each in subscriber]
+
+        reader = asyncio.create_task(all_of_it())
+        await asyncio.sleep(1.0)
+        await subscriber.close()
+        return await asyncio.wait_for(reader, 10)
+
+    assert asyncio.run(read()) == [1]
+    assert not group or client.xpending(STREAM, group)["pending"] == 0
+    eventually(lambda: client.info("clients")["connected_clients"] == 1)
+
+
+def test_closing_ends_a_loop_that_waits_for_redis() -> None:
+    subscriber = Subscriber("redis://127.0.0.1:1/0")
+    reader = threading.Thread(target=lambda: list(subscriber))
+    reader.start()
+    time.sleep(0.5)
+    subscriber.close()
+    reader.join(10)
+    assert not reader.is_alive()
+
+
 def test_a_text_instead_of_a_list_is_refused() -> None:
     with pytest.raises(TypeError, match="labels is to be a list, not a text"):
         Subscriber("redis://localhost", labels="person")
@@ -466,6 +516,8 @@ def test_options_that_cannot_be_meant_are_refused_at_once() -> None:
         Subscriber("redis://localhost", start=None)
     with pytest.raises(ValueError, match="streams is empty"):
         Subscriber("redis://localhost", streams=[], group="g")
+    with pytest.raises(ValueError, match="name the group, too"):
+        Subscriber("redis://localhost", consumer="me")
 
 
 def test_a_key_that_is_no_stream_is_an_error(redis_server: RedisServer, client: Any) -> None:
