@@ -2,7 +2,11 @@
 
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from statistics import median
 from urllib.parse import quote
 
 import httpx
@@ -40,11 +44,22 @@ class NoControl:
         raise KeyError(camera)
 
 
+SCRAPER = "import sys, urllib.request as r\nwhile True: r.urlopen(sys.argv[1]).read()"
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
+    with served(1) as address:
+        yield address
+
+
+@contextmanager
+def served(cameras: int) -> Iterator[str]:
     """The routes as the daemon serves them, over a fleet that is not fed."""
-    fleet = Fleet(Ledger(1, 1))
+    fleet = Fleet(Ledger(cameras, 1))
     fleet.add(CameraConfig(id="gate", url="rtsp://ann:s3cret@h/s"), 0)
+    for number in range(1, cameras):
+        fleet.add(CameraConfig(id=f"gate-{number}", url="rtsp://h/s"), number)
     config = HttpConfig(port=0, requests_per_s=10_000)
     listener = bind(config)
     server = HttpServer(lambda: build_app(fleet, 1, config, NoControl()), listener, config)
@@ -105,3 +120,16 @@ def test_what_a_path_takes_and_refuses_is_what_the_document_says(address: str) -
         assert not re.fullmatch(name["schema"]["pattern"], "*")
         no_text = client.put("/api/v1/cameras/gate", content=b"\xff", headers=HEADERS[1])
         assert str(no_text.status_code) in documented["put"]["responses"]
+
+
+def test_thousands_of_cameras_scraped_by_many_do_not_delay_the_health() -> None:
+    with served(2000) as address, httpx.Client(base_url=address, timeout=60) as client:
+        alone_s = min(client.get("/metrics").elapsed.total_seconds() for _ in range(3))
+        command = [sys.executable, "-c", SCRAPER, f"{address}/metrics"]
+        with ExitStack() as stack:
+            for _ in range(8):
+                scraper = stack.enter_context(subprocess.Popen(command))
+                stack.callback(scraper.kill)
+            client.get("/metrics")  # behind theirs
+            answers_s = [client.get("/healthz").elapsed.total_seconds() for _ in range(9)]
+    assert median(answers_s) < alone_s / 2
