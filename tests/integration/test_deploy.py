@@ -151,6 +151,11 @@ def test_the_unit_is_valid_and_exposes_little(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout.splitlines()[-1:]
 
 
+def test_a_worker_that_is_killed_for_its_memory_does_not_end_the_service() -> None:
+    """systemd's default, `stop`, ends a unit with the first of its processes that it happens to."""
+    assert "OOMPolicy=continue" in UNIT.read_text().splitlines()
+
+
 def test_install_and_uninstall_leave_what_is_the_users(tmp_path: Path) -> None:
     commands = subprocess.run(
         ["make", "--dry-run", "--no-print-directory", "install", f"DESTDIR={tmp_path}"],
