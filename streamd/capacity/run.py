@@ -1,6 +1,7 @@
 """Ramps the number of cameras, and says in words, JSON and a chart what was found."""
 
 import json
+import os
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from streamd.capacity.ramp import next_count
 from streamd.capacity.trial import Plan, Trial, run_trial
 from streamd.config import RedisConfig
 from streamd.demo.clips import write_clip
-from streamd.errors import SetupError
+from streamd.errors import SetupError, StreamdError
 from streamd.linux.cores import available_cores
 from streamd.models.configured_model import check_model
 from streamd.scenes import Scene
@@ -69,7 +70,10 @@ def run_capacity(options: CapacityOptions) -> int:
             trials[count], met[count] = trial, trial.meets
             console.print(_line(trial), highlight=False)
     ordered = [trials[count] for count in sorted(trials)]
-    _report(options, fps, ordered)
+    answer = sentence(options.kind, fps, ordered, options.most)
+    _report(options, answer, ordered)
+    if options.plot is not None:
+        _draw(options.plot, ordered, answer)
     return 0 if any(trial.meets for trial in ordered) else 1
 
 
@@ -119,11 +123,8 @@ def _clip(options: CapacityOptions, folder: Path, console: Console) -> Path:
     return write_clip(folder / "camera.mp4", scene, _CLIP_S).path
 
 
-def _report(options: CapacityOptions, fps: float, trials: list[Trial]) -> None:
-    answer = sentence(options.kind, fps, trials, options.most)
+def _report(options: CapacityOptions, answer: str, trials: list[Trial]) -> None:
     best = max((t for t in trials if t.meets), key=lambda t: t.cameras, default=trials[0])
-    if options.plot is not None:
-        _draw(options.plot, trials, answer)
     if options.as_json:
         machine = {"cores": available_cores()}
         found = {"answer": answer, "cameras": best.cameras if best.meets else 0}
@@ -139,8 +140,17 @@ def _check_plot(path: Path) -> None:
     """Before minutes of measuring, not after."""
     if find_spec("matplotlib") is None:
         raise SetupError("--plot: needs matplotlib: pip install matplotlib")
-    if not path.absolute().parent.is_dir():
+    from matplotlib.figure import Figure  # noqa: PLC0415  # not part of the base install
+
+    if path.is_dir():
+        raise SetupError(f"--plot {path}: is a folder")
+    if path.suffix[1:].lower() not in Figure().canvas.get_supported_filetypes():
+        raise SetupError(f"--plot {path}: no kind of picture; such are .png, .svg, .pdf")
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise SetupError(f"--plot {path}: no such folder")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise SetupError(f"--plot {path}: user {os.getuid()} cannot write it")
 
 
 def _draw(path: Path, trials: list[Trial], title: str) -> None:
@@ -163,4 +173,7 @@ def _draw(path: Path, trials: list[Trial], title: str) -> None:
     cpu.set_xlabel("cameras")
     cpu.legend(fontsize=7, loc="upper left")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    try:
+        figure.savefig(path, dpi=110)
+    except OSError as error:
+        raise StreamdError(f"--plot {path}: cannot be written: {error.strerror}") from None

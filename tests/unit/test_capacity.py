@@ -1,6 +1,7 @@
 """The search of `streamd bench`, and what it says."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from streamd.capacity.kind import CameraKind
 from streamd.capacity.ramp import next_count
-from streamd.capacity.run import sentence
+from streamd.capacity.run import CapacityOptions, run_capacity, sentence
 from streamd.capacity.trial import Trial
 from streamd.errors import SetupError
 
@@ -94,3 +95,23 @@ def test_frames_that_are_missed_or_too_old_break_the_target() -> None:
     assert GOOD.meets
     assert not replace(GOOD, fps=180.0).meets
     assert not replace(GOOD, p99_ms=301.0).meets
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("", "is a folder"),
+        ("fits.jpg2", r"no kind of picture; such are \.png, \.svg, \.pdf"),
+        ("fits", r"no kind of picture; such are \.png, \.svg, \.pdf"),
+        ("away/fits.png", "no such folder"),
+    ],
+)
+def test_a_chart_that_cannot_be_drawn_is_told_before_the_measuring(
+    name: str, what: str, tmp_path: Path
+) -> None:
+    options = CapacityOptions(
+        KIND, 5.0, "no-such.onnx", target_ms=300.0, most=1, seconds=1.0, plot=tmp_path / name
+    )
+    with pytest.raises(SetupError, match=f"^--plot {tmp_path / name}: {what}$"):
+        run_capacity(options)
+    assert not list(tmp_path.iterdir())
