@@ -47,14 +47,15 @@ def run_capacity(options: CapacityOptions) -> int:
         _check_plot(options.plot)
     check_model(options.model)
     console = Console(stderr=True)
-    fps = min(options.fps or options.kind.fps, options.kind.fps)
+    kind = options.kind if options.source is None else _kind_of(Path(options.source))
+    fps = min(options.fps or kind.fps, kind.fps)
     trials: dict[int, Trial] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamd-bench-")))
         named = options.redis
         redis = named or RedisConfig(url=stack.enter_context(RedisServer()).url)
         plan = Plan(
-            kind=options.kind,
+            kind=kind,
             fps=fps,
             clip=_clip(options, folder, console),
             model=options.model,
@@ -70,7 +71,7 @@ def run_capacity(options: CapacityOptions) -> int:
             trials[count], met[count] = trial, trial.meets
             console.print(_line(trial), highlight=False)
     ordered = [trials[count] for count in sorted(trials)]
-    answer = sentence(options.kind, fps, ordered, options.most)
+    answer = sentence(kind, fps, ordered, options.most)
     _report(options, answer, ordered)
     if options.plot is not None:
         _draw(options.plot, ordered, answer)
@@ -107,17 +108,21 @@ def _line(trial: Trial) -> str:
     )
 
 
+def _kind_of(recording: Path) -> CameraKind:
+    """What a camera is that sends `recording`. Raises SetupError where none could."""
+    if not recording.is_file():
+        raise SetupError(f"--source {recording}: no such file")
+    try:
+        clip = Clip.open(recording)
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or str(error).removeprefix(f"{recording}: ")
+        raise SetupError(f"--source {recording}: {what}") from None
+    return CameraKind(recording.name, clip.width, clip.height, clip.fps)
+
+
 def _clip(options: CapacityOptions, folder: Path, console: Console) -> Path:
     if options.source is not None:
-        path = Path(options.source)
-        if not path.is_file():
-            raise SetupError(f"--source {path}: no such file")
-        try:
-            Clip.open(path)
-        except (OSError, ValueError) as error:
-            what = getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: ")
-            raise SetupError(f"--source {path}: {what}") from None
-        return path
+        return Path(options.source)
     console.print(f"Drawing {_CLIP_S:.0f} s of {options.kind.name} ...", highlight=False)
     scene = Scene(1, options.kind.width, options.kind.height, fps=options.kind.fps)
     return write_clip(folder / "camera.mp4", scene, _CLIP_S).path

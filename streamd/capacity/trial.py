@@ -100,7 +100,7 @@ def run_trial(plan: Plan, cameras: int, folder: Path) -> Trial:
         entries = client.xrange(_STREAM, int(began * 1000), int(ended * 1000))
     ages = [int(key.split("-")[0]) - int(fields["ts"]) for key, fields in entries]
     p50_ms, p99_ms = np.percentile(ages, [50, 99]) if ages else (float("inf"), float("inf"))
-    captured = sum(_grown(before, after, key) for key in after if key[0] == "streamd_frames_total")
+    captured = _grown(before, after, ("streamd_frames_total", "captured"))
     infer_s = _grown(before, after, ("streamd_inference_seconds_sum", ""))
     spent_s = {role: now_s - spent.get(role, 0.0) for role, now_s in spent_now.items()}
     return Trial(

@@ -28,7 +28,7 @@ def bench(
     source: Annotated[
         str | None,
         typer.Option(
-            help="a recording that the cameras send, H.264, H.265 or MJPEG; else a drawn scene"
+            help="a recording that the cameras send (H.264, H.265, MJPEG), not a scene of --camera"
         ),
     ] = None,
     redis: Annotated[str | None, typer.Option(help="a Redis URL instead of an own one")] = None,

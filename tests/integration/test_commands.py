@@ -311,13 +311,12 @@ def test_the_demo_with_a_source_and_a_redis_of_ones_own(clip: Clip) -> None:
     assert "events from 1 cameras." not in out
 
 
-def test_the_demo_tells_why_a_source_gives_nothing(rtsp_server: RtspServer) -> None:
-    url = f"rtsp://127.0.0.1:{rtsp_server.port}/gone"
-    command = [sys.executable, "-m", "streamd", "demo", "--source", url, "--seconds", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert any(line.startswith("camera-1: not_found: ") for line in process.stdout)
-        process.send_signal(signal.SIGTERM)
+def test_bench_of_a_recording_asks_for_no_more_frames_than_it_has(clip: Clip) -> None:
+    options = ("--source", str(clip.path), "--max-cameras", "1", "--seconds", "2")
+    _, out, _ = streamd("bench", *options, "--fps", "120", "--json")
+    found = json.loads(out)
+    assert f"of {clip.path.name} at {clip.fps:g} fps" in found["answer"]
+    assert found["trials"][0]["wanted_fps"] == pytest.approx(clip.fps)
 
 
 def test_bench_says_how_many_cameras_fit() -> None:
@@ -333,6 +332,7 @@ def test_bench_says_how_many_cameras_fit() -> None:
     assert all(0 <= share <= 1 for share in trial["cpu"].values())
     assert trial["cpu"]["infer"] > 0
     assert trial["cpu"]["decode"] > 0
+    assert trial["sent"] < 1.8  # not each frame once for being captured and once for its outcome
     assert streamd("bench", "--camera", "big", "--fps", "all")[2] == [
         "--camera big: no kind of camera; such are 1080p25, 720p, 4k15, 640x480@10"
     ]
