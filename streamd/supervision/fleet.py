@@ -48,6 +48,7 @@ class Fleet:
         self.ledger = ledger
         # Never changed in place: the threads of HTTP go through it.
         self.cameras: dict[str, CameraEntry] = {}
+        self._leaving: set[int] = set()
         self._left = Counter(NO_FRAMES.as_dict())
         self.engines: dict[int, EngineReport] = {}
         self.redis: dict[str, str | None] = {}
@@ -63,7 +64,8 @@ class Fleet:
         self.cameras = {**self.cameras, config.id: CameraEntry(config, index, report, time.time())}
 
     def remove(self, camera: str) -> None:
-        """A camera that is not to be read any more."""
+        """A camera that is not to be read any more; its frames count on until it is `gone`."""
+        self._leaving.add(self.cameras[camera].index)
         self.cameras = {id_: entry for id_, entry in self.cameras.items() if id_ != camera}
         self._samples.pop(camera, None)
 
@@ -75,6 +77,7 @@ class Fleet:
 
     def gone(self, index: int) -> None:
         """The last frame of a camera that was removed has its outcome."""
+        self._leaving.discard(index)
         self._left.update(self.ledger.camera(index).as_dict())
 
     def settled(self, camera: str, index: int) -> bool:
@@ -125,8 +128,8 @@ class Fleet:
     def totals(self) -> dict[str, int]:
         """All cameras' frames by outcome, also of those that were removed."""
         total = Counter(self._left)
-        for entry in self.cameras.values():
-            total.update(self.counts(entry).as_dict())
+        for index in (*self._leaving, *(entry.index for entry in self.cameras.values())):
+            total.update(self.ledger.camera(index).as_dict())
         return dict(total)
 
     def last_frame_age_s(self, entry: CameraEntry) -> float | None:

@@ -19,6 +19,7 @@ from streamd.supervision.crew import Crew
 from streamd.supervision.fleet import Fleet
 from streamd.supervision.layout import Layout
 from streamd.supervision.roster import Roster
+from streamd.supervision.watchdog import Watchdog
 
 SHIPPED = Path(__file__).parents[2] / "engines" / "shapes.onnx"
 
@@ -193,3 +194,20 @@ def test_inference_looks_for_what_a_dead_reader_could_not_tell_of(service: Servi
     assert not service.layout.ready[0].wait(0.0)
     service.crew.close_books(service.ingest)  # type: ignore[arg-type]
     assert service.layout.ready[0].wait(0.0)
+
+
+def test_frames_of_a_camera_that_leaves_count_all_the_time() -> None:
+    """The watchdog took those that were back in the sum, once it had left, for frames that came."""
+    service = Service()
+    ledger, watchdog = service.fleet.ledger, Watchdog(interval_s=4)
+    ledger.add(service.first, "captured", 5)
+    ledger.add(service.first, "inferred_event", 4)
+    service.roster.stop("gate")
+    assert service.fleet.totals()["captured"] == 5
+    assert watchdog.is_due(10, service.fleet.totals(), 7)
+    ledger.add(service.first, "inferred_event", 1)
+    service.reader_stopped(service.first)
+    assert service.roster.heard(CameraGone(service.first))
+    service.roster.tick()
+    assert service.fleet.totals()["captured"] == 5
+    assert watchdog.is_due(20, service.fleet.totals(), 7)
