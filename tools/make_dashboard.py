@@ -26,6 +26,12 @@ def _quantiles(histogram: str, *percents: int) -> list[tuple[str, str]]:
     ]
 
 
+def _increase(counter: str, by: str) -> str:
+    """What a counter grew by in 5 minutes, where a series only begins with what it first counts."""
+    begun = f"({counter} unless {counter} offset 5m)"
+    return f"sum by ({by}) ({begun} or increase({counter}[5m]))"
+
+
 ROWS: list[tuple[str, list[Panel]]] = [
     (
         "Fleet",
@@ -65,7 +71,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "Times offline by reason",
                 "none",
                 "stacked",
-                [("sum by (reason) (increase(streamd_camera_failures_total[5m]))", "{{reason}}")],
+                [(_increase("streamd_camera_failures_total", "reason"), "{{reason}}")],
             ),
         ],
     ),
@@ -201,7 +207,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "stacked",
                 [
                     (
-                        "sum by (role, reason) (increase(streamd_worker_deaths_total[5m]))",
+                        _increase("streamd_worker_deaths_total", "role, reason"),
                         "{{role}} {{reason}}",
                     )
                 ],

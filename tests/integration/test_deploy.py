@@ -111,6 +111,54 @@ def test_the_alerts_alert() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: prometheus)")
+@pytest.mark.parametrize(
+    ("panel", "series", "found"),
+    [
+        (
+            "Times offline by reason",
+            'streamd_camera_failures_total{camera="a", reason="ended"}',
+            '{reason="ended"}',
+        ),
+        (
+            "Workers lost",
+            'streamd_worker_deaths_total{role="ingest", reason="hung"}',
+            '{role="ingest", reason="hung"}',
+        ),
+    ],
+)
+def test_the_dashboard_shows_what_happens_for_the_first_time(
+    panel: str, series: str, found: str, tmp_path: Path
+) -> None:
+    """Of such a counter there is no series before."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    (query,) = (p["targets"][0]["expr"] for p in panels if p["title"] == panel)
+    looks = [(1, []), (4, [1]), (10, [0]), (16, [1])]
+    settings = {
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": series, "values": "_x2 1x10 2x10"}],
+                "promql_expr_test": [
+                    {
+                        "expr": f"round({query})",
+                        "eval_time": f"{minute}m",
+                        "exp_samples": [{"labels": found, "value": value} for value in values],
+                    }
+                    for minute, values in looks
+                ],
+            }
+        ]
+    }
+    path = tmp_path / "panel.test.yml"
+    path.write_text(yaml.safe_dump(settings))
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_dockerfile_is_clean() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run(
