@@ -10,6 +10,13 @@ import sys
 
 def main() -> None:
     """Runs the command line."""
+    try:
+        _main()
+    except KeyboardInterrupt:  # while a command is still being imported: half a second
+        sys.exit(130)
+
+
+def _main() -> None:
     _open_standard_streams()
     # Nothing here has work for NumPy's OpenBLAS, which starts a thread a core in each process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -292,6 +292,21 @@ def test_the_daemon_needs_no_standard_streams(
     assert json.loads(log.read_text().splitlines()[-1])["event"] == "stopped"
 
 
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback() -> None:
+    program = """
+import signal, sys
+class WhileImported:
+    def find_spec(self, name, *_):
+        if name == "streamd.cli.options":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, WhileImported())
+from streamd.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 @pytest.mark.parametrize("command", ["demo", "bench"])
 def test_a_redis_that_refuses_the_password_is_told_before_anything_is_drawn(command: str) -> None:
     with RedisServer(password="right") as server:
