@@ -62,8 +62,9 @@ soak: $(VENV)/.dev ## an hour at full speed, or more: make soak ARGS="--hours 8"
 install: ## as a systemd service, below $(PREFIX) and /etc/streamd; as root
 	$(PYTHON) -m venv $(DESTDIR)$(PREFIX)/.venv
 	$(DESTDIR)$(PREFIX)/.venv/bin/pip install --quiet .
-	install -d $(DESTDIR)$(PREFIX) $(DESTDIR)/usr/local/bin $(DESTDIR)$(UNITS)
+	install -d -m 755 $(DESTDIR)$(PREFIX) $(DESTDIR)/usr/local/bin $(DESTDIR)$(UNITS)
 	cp -r docs config engines LICENSE $(DESTDIR)$(PREFIX)/
+	chmod -R a+rX $(DESTDIR)$(PREFIX) # the service reads it, whatever root's umask keeps from others
 	ln -sf $(PREFIX)/.venv/bin/streamd $(DESTDIR)/usr/local/bin/streamd
 	install -m 644 systemd/streamd.service $(DESTDIR)$(UNITS)/
 	install -d -m 755 $(DESTDIR)/etc/streamd

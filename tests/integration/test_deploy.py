@@ -215,7 +215,11 @@ def test_install_and_uninstall_leave_what_is_the_users(tmp_path: Path) -> None:
     # All but what takes a minute and the network: pip has its own tests.
     steps = [line for line in commands.splitlines() if "pip install" not in line]
     (tmp_path / "opt/streamd/.venv/bin").mkdir(parents=True)
-    subprocess.run(["sh", "-ec", "\n".join(steps)], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        ["sh", "-ec", "\n".join(steps)], cwd=ROOT, check=True, capture_output=True, umask=0o077
+    )
+    for path in (tmp_path / "opt/streamd").rglob("*"):
+        assert path.stat().st_mode & 0o004, f"{path}: the service may not read it"
     config = tmp_path / "etc/streamd/streamd.yaml"
     secrets = tmp_path / "etc/streamd/secrets.env"
     assert secrets.stat().st_mode & 0o777 == 0o600
