@@ -326,6 +326,15 @@ def test_the_demo_with_a_source_and_a_redis_of_ones_own(clip: Clip) -> None:
     assert "events from 1 cameras." not in out
 
 
+def test_the_demo_tells_why_a_source_gives_nothing(rtsp_server: RtspServer) -> None:
+    url = f"rtsp://127.0.0.1:{rtsp_server.port}/gone"
+    command = [sys.executable, "-m", "streamd", "demo", "--source", url, "--seconds", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert any(line.startswith("camera-1: not_found: ") for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+
+
 def test_bench_of_a_recording_asks_for_no_more_frames_than_it_has(clip: Clip) -> None:
     options = ("--source", str(clip.path), "--max-cameras", "1", "--seconds", "2")
     _, out, _ = streamd("bench", *options, "--fps", "120", "--json")
