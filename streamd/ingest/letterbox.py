@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import av
 import numpy as np
@@ -130,7 +130,7 @@ class FastScaler:
             interpolation=Interpolation.AREA,
             threads=1,
         )
-        return upright(packed_view(rgb, 3), quarter_turns(frame))
+        return upright(packed_view(rgb, 3), frame)
 
 
 def display_size(frame: av.VideoFrame) -> tuple[int, int]:
@@ -175,6 +175,22 @@ def quarter_turns(frame: av.VideoFrame) -> int:
     return round(rotation_deg / 90) % 4 if rotation_deg else 0
 
 
-def upright(image: NDArray[np.uint8], quarters: int) -> NDArray[np.uint8]:
-    """`image` turned counter-clockwise by so many quarters, as a view."""
-    return np.rot90(image, quarters)
+def is_mirrored(frame: av.VideoFrame) -> bool:
+    """Whether `frame` is to be shown mirrored: its rows in reverse order, before it is turned."""
+    try:
+        # PyAV's annotation knows no kind of data but motion vectors.
+        matrix = cast("bytes | None", frame.side_data.get("DISPLAYMATRIX"))
+    except ValueError:  # nor does PyAV itself know each that may be beside it: EXIF
+        return False
+    if matrix is None:
+        return False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32, count=5).astype(float)
+    return bool(a * d < b * c)
+
+
+def upright(image: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """`image`, which holds the pixels of `frame` as they were coded, as it is to be shown; a view.
+
+    A display matrix may mirror and turn, as that of a phone's front camera does.
+    """
+    return np.rot90(image[::-1] if is_mirrored(frame) else image, quarter_turns(frame))

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from streamd.ingest.letterbox import (
     Letterbox,
     packed_view,
-    quarter_turns,
     source_color_range,
     source_colorspace,
     upright,
@@ -38,7 +37,7 @@ class ExactScaler:
             interpolation=Interpolation.BICUBIC,
             threads=1,
         )
-        picture = upright(packed_view(rgb, 3), quarter_turns(frame))
+        picture = upright(packed_view(rgb, 3), frame)
         if picture.shape[:2] == (box.inner_height, box.inner_width):
             return picture
         size = (box.inner_width, box.inner_height)

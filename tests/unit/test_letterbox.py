@@ -343,6 +343,52 @@ def test_a_turned_picture_is_put_upright(
     assert brightness == pytest.approx(expected, abs=20)
 
 
+# As TURNS: left and right change places, above and below, both diagonals.
+MIRRORS = [
+    ((-1, 0, 0, 1, 64, 0), (0, 1)),
+    ((1, 0, 0, -1, 0, 48), (1, 0)),
+    ((0, 1, 1, 0, 0, 0), (0, 0)),
+    ((0, -1, -1, 0, 48, 64), (1, 1)),
+]
+
+
+@pytest.mark.parametrize("scaler", SCALERS)
+@pytest.mark.parametrize(("matrix", "corner"), MIRRORS)
+def test_a_mirrored_picture_is_shown_as_its_matrix_says(
+    tmp_path: Path,
+    scaler: Callable[[], Scaler],
+    matrix: tuple[float, ...],
+    corner: tuple[int, int],
+) -> None:
+    frame = turned_frame(tmp_path / "mirrored.mp4", matrix)
+    size = (64, 48) if matrix[0] else (48, 64)
+    assert display_size(frame) == size
+    scaled = scaler().scale(frame, Letterbox.fit(*size, InputShape(32, 32)))
+    height, width = (side // 2 for side in scaled.shape[:2])
+    brightness = scaled.reshape(2, height, 2, width, 3).mean(axis=(1, 3, 4))
+    expected = np.zeros((2, 2))
+    expected[corner] = 255
+    assert brightness == pytest.approx(expected, abs=20)
+
+
+def test_a_photo_is_turned_as_its_exif_says(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    with av.open(str(path), "w", format="image2", options={"update": "1"}) as container:
+        stream = container.add_stream("mjpeg")
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        container.mux(stream.encode(av.VideoFrame(64, 48, "yuvj420p")))
+        container.mux(stream.encode(None))
+    entry = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    data = path.read_bytes()
+    marker = b"\xff\xe1" + struct.pack(">H", len(exif) + 2)
+    path.write_bytes(data[:2] + marker + exif + data[2:])
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    box = Letterbox.fit(*display_size(frame), InputShape(32, 32))
+    assert FastScaler().scale(frame, box).shape == (32, 24, 3)
+
+
 @pytest.mark.parametrize("scaler", SCALERS)
 @pytest.mark.parametrize(
     ("clockwise_deg", "shown_as"),
