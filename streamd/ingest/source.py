@@ -161,7 +161,11 @@ class FileSource:
         """See Source."""
         # "file:" keeps FFmpeg from taking a path for one of its protocols, such as concat:.
         path = f"file:{local_path(self.camera.url)}"
-        options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+        options = {
+            "protocol_whitelist": "file",
+            "format_whitelist": _CONTAINERS,
+            "merge_pmt_versions": "1",  # as of HTTP
+        }
         return ContainerFeed.open(self.camera, path, options, self.accelerator, live=False)
 
 

@@ -172,6 +172,25 @@ def test_of_several_videos_it_is_no_cover_and_of_variants_the_largest(
     assert _video_stream(container_of(format_name, *videos)) is videos[chosen]
 
 
+def test_a_recording_goes_on_where_its_recorder_began_anew(tmp_path: Path) -> None:
+    """As where one file was appended to another: in MPEG-TS the video may have another number."""
+    parts = []
+    for number in ("256", "400"):
+        path = tmp_path / f"{number}.ts"
+        with av.open(str(path), "w", options={"mpegts_start_pid": number}) as container:
+            stream = container.add_stream("mpeg2video", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for _ in range(10):
+                container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+            container.mux(stream.encode(None))
+        parts.append(path.read_bytes())
+    both = tmp_path / "both.ts"
+    both.write_bytes(b"".join(parts))
+    feed = source_for(CameraConfig(id="x", url=str(both))).open()
+    assert sum(picture.size > 0 for picture in feed.pictures()) == 20
+    feed.close()
+
+
 @pytest.mark.parametrize("format_name", ["mp4", "hls"])
 def test_a_cover_or_a_video_that_cannot_be_decoded_is_no_video(format_name: str) -> None:
     with pytest.raises(SourceError, match="has no video stream"):
