@@ -127,7 +127,7 @@ class RtspSource:
 
 @dataclass(frozen=True, slots=True)
 class HttpSource:
-    """MJPEG, HLS or a plain file over HTTP. What tells its duration is a recording, else live."""
+    """MJPEG, MPEG-TS, HLS, ... or a plain file over HTTP; see `_is_live`."""
 
     camera: CameraConfig
     accelerator: Accelerator
@@ -187,7 +187,7 @@ class ContainerFeed:
         accelerator: Accelerator,
         live: bool | None,
     ) -> "ContainerFeed":
-        """Opens `name`; with `live` None, what has no duration is live. Raises SourceError."""
+        """Opens `name`; with `live` None, it tells itself whether it is. Raises SourceError."""
         timeouts = (camera.open_timeout_s, camera.stall_timeout_s)
         began_s = time.monotonic()
         bound_allocations()
@@ -222,7 +222,7 @@ class ContainerFeed:
         info = StreamInfo(
             codec=stream.codec_context.name,
             fps=float(rate) if rate and rate < 1000 else 0.0,
-            live=container.duration is None if live is None else live,
+            live=_is_live(container, stream) if live is None else live,
             in_segments=container.format.name == "hls",
         )
         return cls(container, stream, info, camera.stall_timeout_s)
@@ -272,6 +272,16 @@ class ContainerFeed:
     def close(self) -> None:
         """See Feed."""
         self.container.close()
+
+
+def _is_live(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether what a web server sends is live: it tells no duration.
+
+    Of an MP4 in fragments FFmpeg tells that of the first one. Such a file has a size, at least;
+    of a camera's, which is made while it is sent, nobody knows it.
+    """
+    is_endless_mp4 = "mp4" in container.format.name and container.size < 0 and not stream.frames
+    return container.duration is None or is_endless_mp4
 
 
 def source_error(error: Exception, interrupted: Reason) -> SourceError:

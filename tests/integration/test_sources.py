@@ -172,6 +172,40 @@ def television(path: Path) -> list[bytes]:
     return [data[at : at + step] for at in range(0, len(data), step)]
 
 
+def fragments(path: Path) -> bytes:
+    """An MP4 as cameras send it while they make it: a header without frames, then fragments."""
+    options = {"movflags": "frag_every_frame+empty_moov+default_base_moof"}
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(50):
+            container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("size", ["", "Content-Length: {}\r\n"])
+def test_an_mp4_whose_size_nobody_knows_is_live_and_any_other_a_recording(
+    tmp_path: Path, size: str
+) -> None:
+    data = fragments(tmp_path / "a.mp4")
+
+    def serve(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client, contextlib.suppress(OSError):
+            client.recv(4096)
+            client.sendall(f"HTTP/1.1 200 OK\r\n{size.format(len(data))}\r\n".encode() + data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.mp4"
+        feed = source_for(CameraConfig(id="gate", url=url)).open()
+        assert feed.info.live == (not size)
+        feed.close()
+        server.join()
+
+
 def test_a_picture_that_stops_while_its_sound_goes_on_is_a_stall(tmp_path: Path) -> None:
     parts = television(tmp_path / "a.ts")
 
