@@ -35,6 +35,7 @@ INFERENCE = (
     "inferred_event",  # the frame's event is with Redis, on disk, or lost and counted as that
     "inferred_quiet",  # the frame had none to publish
     "still",  # it showed what the last inferred one did, and has that one's result
+    "unknown",  # of `still`: this worker is new, and has not seen what the frame repeats
     "superseded",
     "shed",  # too old for max_latency_ms
     "objects",

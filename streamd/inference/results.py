@@ -59,7 +59,8 @@ class Outlet:
         if not frame.meta.still:
             self._last = frame
         elif self._last is None:
-            return None  # this process has not seen what it repeats
+            self._ledger.add(index, "unknown")
+            return None
         else:
             last = self._last
             frame = replace(frame, detections=last.detections, model=last.model)

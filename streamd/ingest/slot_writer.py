@@ -14,6 +14,8 @@ from streamd.ingest.space import Space
 from streamd.ledger import Ledger
 from streamd.slots import FrameMeta, InputShape, Ring, SlotPool, TsSource
 
+# Frames of which no result is known, so that there is none to repeat.
+_ASTRAY = ("shed", "lost_inference", "unknown")
 _SCALER_ERRORS = (OSError, ValueError)  # what PyAV raises for formats that swscale does not read
 
 
@@ -178,7 +180,7 @@ class SlotWriter:
         """Whether the result of the last inferred frame holds for this one."""
         if self._motion is None:
             return False
-        astray = sum(self._ledger.get(self._camera, name) for name in ("shed", "lost_inference"))
+        astray = sum(self._ledger.get(self._camera, name) for name in _ASTRAY)
         if astray != self._went_astray:
             self._went_astray = astray
             self._motion.forget()

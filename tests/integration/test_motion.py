@@ -77,3 +77,19 @@ def test_a_live_camera_goes_on_while_nothing_moves(
         if after.data.still
     )
     assert balanced(running.wait_for_log("stopped")["frames"])
+
+
+def test_a_camera_where_nothing_moves_is_told_of_after_inference_was_started_again(
+    daemon: DaemonFactory, clip: Clip, tmp_path: Path, rtsp_server: RtspServer
+) -> None:
+    with av.open(str(clip.path)) as source:
+        image: np.ndarray = next(source.decode(video=0)).to_ndarray(format="rgb24")
+    write_images(tmp_path / "still.mp4", [image] * 25, (clip.width, clip.height), 25)
+    mount = rtsp_server.mount("/gate", tmp_path / "still.mp4")
+    often = "motion: auto, idle_interval_s: 3600"
+    running = daemon(f"publish: all\ncameras: [{{id: gate, url: '{mount.url}', {often}}}]")
+    running.wait_events(20)
+    running.children("inference")[0].kill()
+    running.wait_for_log("worker_restarted")
+    before = len(running.events())
+    running.wait_events(before + 20)

@@ -134,11 +134,12 @@ def test_a_recording_goes_on_after_the_frames_that_came_whole_and_were_not_lost(
     assert rig.pool.take(slot).seq == 6  # two were damaged, and the one at 0.13 s is above the rate
 
 
-def test_a_still_frame_takes_a_slot_without_an_image_until_a_result_was_lost() -> None:
+@pytest.mark.parametrize("lost", ["shed", "lost_inference", "unknown"])
+def test_a_still_frame_takes_a_slot_without_an_image_until_a_result_was_lost(lost: str) -> None:
     rig, frame = Rig(motion=MotionGate(60)), decoded_frame()
     for n in range(4):
         if n == 3:
-            rig.ledger.add(1, "shed")
+            rig.ledger.add(1, lost)
         rig.writer.write(frame, capture(n / 10), 0)
         rig.read_oldest()
     assert [meta.still for meta in rig.read] == [False, True, True, False]
