@@ -13,12 +13,13 @@ from functools import partial
 from multiprocessing.connection import Connection
 
 from streamd.config import CameraConfig
-from streamd.errors import StreamdError
+from streamd.errors import EngineError, StreamdError
 from streamd.inference.collector import Collector, Order
 from streamd.inference.model_instance import ModelInstance, load_instance
 from streamd.inference.pulse import Pulse
 from streamd.inference.results import Outlet, Results
 from streamd.logs import get_logger
+from streamd.processes.child import children
 from streamd.processes.messages import (
     EngineReport,
     LetCameraGo,
@@ -55,14 +56,23 @@ def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
         # Pings are answered from the start: a large engine takes long to load.
         link.serve({}, lambda message: _order(spec, orders, successor, message), is_well)
         stop.set()
+        children.end()  # an engine that is still being built
         spec.ready.ring()
 
     began = time.monotonic()
     # What is asked for before there is a model waits for it.
     threading.Thread(target=serve, name="link", daemon=True).start()
-    model = load_instance(
-        spec.model, spec.model_config, spec.pool, lambda step: log.info("engine_build", step=step)
-    )
+    try:
+        model = load_instance(
+            spec.model,
+            spec.model_config,
+            spec.pool,
+            lambda step: log.info("engine_build", step=step),
+        )
+    except EngineError:
+        if children.ended:
+            return
+        raise
     results = results_for(spec, link, model.runners)
     results.start()
     collector = Collector(spec, model, results, stop, orders, pulse)
@@ -130,6 +140,8 @@ class NextModel:
                 lambda step: self._log.info("engine_build", step=step),
             )
         except StreamdError as error:
+            if children.ended:
+                return
             self._link.send(ModelRefused(order.number, str(error)))
             return
         report = _report(model, time.monotonic() - began, order.number)

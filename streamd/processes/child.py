@@ -11,13 +11,47 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from streamd.errors import EngineError, StreamdError
 from streamd.linux.prctl import die_with_parent, set_process_name
 
 Tell = Callable[[str], None]
+
+
+class Children:
+    """The jobs that this process waits for, so that it can be ended before they are done."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self.ended = False
+
+    @contextmanager
+    def counting(self, process: "subprocess.Popen[bytes]") -> Iterator[None]:
+        """While `process` is waited for."""
+        with self._lock:
+            self._running.add(process)
+            if self.ended:
+                process.kill()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(process)
+
+    def end(self) -> None:
+        """Kills those that run, and from now on any other."""
+        with self._lock:
+            self.ended = True
+            for process in self._running:
+                process.kill()
+
+
+children = Children()
 
 
 def run_child(
@@ -36,14 +70,17 @@ def run_child(
     with tempfile.TemporaryFile("w+") as text, tempfile.TemporaryFile() as noise:
         json.dump(order, text)
         text.seek(0)
-        with subprocess.Popen(
-            [sys.executable, "-m", module, str(speaks)],
-            stdin=text,
-            stdout=noise,
-            stderr=noise,
-            pass_fds=(speaks,),
-            env={**os.environ, **(environment or {})},
-        ) as process:
+        with (
+            subprocess.Popen(
+                [sys.executable, "-m", module, str(speaks)],
+                stdin=text,
+                stdout=noise,
+                stderr=noise,
+                pass_fds=(speaks,),
+                env={**os.environ, **(environment or {})},
+            ) as process,
+            children.counting(process),
+        ):
             os.close(speaks)
             try:
                 last = _listen(listens, tell)

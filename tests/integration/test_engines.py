@@ -247,6 +247,24 @@ def test_the_daemon_builds_once_and_says_why_it_builds_again(
     assert other.logged("engine_build")[0]["step"].endswith("ladder was 1 2, is 1")
 
 
+def test_a_stop_ends_a_build_and_leaves_nothing(
+    daemon: DaemonFactory, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "file").write_text("")
+    running = daemon(
+        f"model: {{cache: {tmp_path}/file}}\ncameras: [{{id: a, url: {clip.path}, loop: true}}]"
+    )
+    eventually(lambda: len(running.logged("engine_build")) > 2)
+    assert list((tmp_path / "tmp").iterdir())
+    running.process.send_signal(signal.SIGTERM)
+    assert running.wait() == 0
+    assert not running.logged("worker_killed")
+    assert not running.logged("worker_ended")
+    assert not list((tmp_path / "tmp").iterdir())
+
+
 def test_a_cache_that_cannot_be_written_costs_the_build_only(
     daemon: DaemonFactory, clip: Clip, tmp_path: Path
 ) -> None:
