@@ -3,6 +3,7 @@
 import ctypes
 
 _DRIVER = "libcuda.so.1"
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE, also where CUDA_VISIBLE_DEVICES hides them all
 
 
 def driver_missing() -> str | None:
@@ -15,8 +16,14 @@ def driver_missing() -> str | None:
     except OSError:
         return "no NVIDIA driver is installed"
     code = int(driver.cuInit(0))
-    if code:
-        return f"the NVIDIA driver does not start (CUDA error {code})"
+    if code and code != _NO_DEVICE:
+        return f"the NVIDIA driver does not start: {_meaning(driver, code)} (CUDA error {code})"
     count = ctypes.c_int(0)
     driver.cuDeviceGetCount(ctypes.byref(count))
     return None if count.value else "no NVIDIA GPU was found"
+
+
+def _meaning(driver: ctypes.CDLL, code: int) -> str:
+    text = ctypes.c_char_p()
+    driver.cuGetErrorString(ctypes.c_int(code), ctypes.byref(text))
+    return (text.value or b"unknown error").decode()
