@@ -35,9 +35,7 @@ def load_backend(name: str) -> Backend:
     # Only the process that infers pays for a backend, and only for the one that it uses.
     if name == "tensorrt":
         _check_tensorrt("model.backend")
-        from streamd.engines.tensorrt_engine import TensorRtBackend  # noqa: PLC0415
-
-        return TensorRtBackend()
+        return _tensorrt()
     if name == "openvino":
         from streamd.engines.openvino_engine import OpenVinoBackend  # noqa: PLC0415
 
@@ -67,6 +65,14 @@ def _best_installed() -> tuple[str, str]:
 
 def _tensorrt_installed() -> bool:
     return any(find_spec(name) for name in _TENSORRT) and find_spec("pycuda") is not None
+
+
+def _tensorrt() -> Backend:
+    try:
+        from streamd.engines.tensorrt_engine import TensorRtBackend  # noqa: PLC0415
+    except (ImportError, OSError) as error:  # a library of CUDA that they need is not found
+        raise EngineError(f"model.backend: tensorrt cannot be loaded: {error}") from None
+    return TensorRtBackend()
 
 
 def _check_tensorrt(what: str) -> None:

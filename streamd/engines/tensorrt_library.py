@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 else:
     try:
         import tensorrt as trt
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "tensorrt":  # it is there, but something that it needs is not
+            raise
         import tensorrt_rtx as trt
 
 __all__ = ["Log", "library_version", "new_builder", "new_runtime", "trt"]
@@ -45,29 +47,29 @@ class Log(trt.ILogger):
 
 def new_builder(log: Log) -> trt.Builder:
     """A builder that complains to `log`. Raises EngineError, without a driver for one."""
-    try:
-        with _nothing_collected():
-            return trt.Builder(log)
-    except TypeError:  # pybind11's word for a null pointer
-        raise EngineError(log.take_cause()) from None
+    with _making(log):
+        return trt.Builder(log)
 
 
 def new_runtime(log: Log) -> trt.Runtime:
-    """A runtime that complains to `log`."""
-    with _nothing_collected():
+    """A runtime that complains to `log`. Raises EngineError, as with a driver that is too old."""
+    with _making(log):
         return trt.Runtime(log)
 
 
 @contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """TensorRT logs while it holds a lock that the end of a builder or runtime takes as well.
+def _making(log: Log) -> Iterator[None]:
+    """Collects no garbage, and raises EngineError where TensorRT gives nothing.
 
-    If garbage were collected within our log, and one of them were in it, all would wait for ever.
+    TensorRT logs while it holds a lock that the end of a builder or runtime takes as well. If
+    garbage were collected within our log, and one of them were in it, all would wait for ever.
     """
     collects = gc.isenabled()
     gc.disable()
     try:
         yield
+    except TypeError:  # pybind11's word for a null pointer
+        raise EngineError(log.take_cause()) from None
     finally:
         if collects:
             gc.enable()

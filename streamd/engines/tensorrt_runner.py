@@ -204,8 +204,10 @@ def context_of(
     context = plan.engine.create_execution_context(_USER_MANAGED)
     if context is None:
         raise EngineError(f"TensorRT: {plan.log.take_cause()}")
-    profile = plan.profiles[size]
-    _accepted(context.set_optimization_profile_async(profile, stream.handle), plan.log)
+    try:
+        context.set_optimization_profile_async(plan.profiles[size], stream.handle)
+    except RuntimeError:  # the binding's word for no; all others return False
+        raise EngineError(f"TensorRT: {plan.log.take_cause()}") from None
     stream.synchronize()
     _accepted(context.set_input_shape(plan.input, dims), plan.log)
     return context

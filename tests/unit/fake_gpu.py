@@ -164,6 +164,8 @@ class FakeContext:
         self._scratch = 0
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        if profile not in range(len(self._engine.ladder)):
+            raise RuntimeError("Error in set optimization profile async.")  # as the binding does
         self._profile = profile
         return stream in _STREAMS
 

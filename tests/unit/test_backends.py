@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from streamd.engines import choose_backend, installed_backends, load_backend
@@ -68,3 +70,21 @@ def test_tensorrt_is_not_touched_where_it_cannot_run(said: str) -> None:
         load_backend("tensorrt")
     with pytest.raises(EngineError, match=f"^model.path: {said}$"):
         choose_backend("auto", foreign_engine=True)
+
+
+@pytest.mark.parametrize("machine", [((*TENSORRT, "openvino"), None)], indirect=True)
+@pytest.mark.usefixtures("machine")
+def test_a_tensorrt_that_lacks_a_library_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "streamd.engines.tensorrt_engine":
+                raise ImportError("libcurand.so.10: cannot open shared object file")
+
+    monkeypatch.delitem(sys.modules, "streamd.engines.tensorrt_engine", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(EngineError) as caught:
+        load_backend("tensorrt")
+    what = "tensorrt cannot be loaded: libcurand.so.10: cannot open shared object file"
+    assert str(caught.value) == f"model.backend: {what}"

@@ -1,7 +1,9 @@
 """The TensorRT build path, for real: TensorRT for RTX parses and builds without a GPU."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from streamd.engines.tensorrt_build import (
     parse,
     plan_file,
 )
-from streamd.engines.tensorrt_library import Log, library_version, new_builder, trt
+from streamd.engines.tensorrt_library import Log, library_version, new_builder, new_runtime, trt
 from streamd.errors import EngineError
 from streamd.models.build import build_order_for
 from streamd.slots import InputShape
@@ -253,6 +255,37 @@ print("built")
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=120)
     assert done.stdout == b"built\n"
+
+
+def test_a_tensorrt_that_lacks_a_part_is_not_taken_for_none(tmp_path: Path) -> None:
+    package = tmp_path / "tensorrt"
+    package.mkdir()
+    (package / "__init__.py").write_text("import tensorrt_bindings_of_another_day\n")
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    command = [sys.executable, "-c", "import streamd.engines.tensorrt_library"]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    said = done.stderr.strip().splitlines()[-1]
+    assert said == "ModuleNotFoundError: No module named 'tensorrt_bindings_of_another_day'"
+
+
+@pytest.mark.parametrize(("make", "kind"), [(new_builder, "Builder"), (new_runtime, "Runtime")])
+def test_a_driver_that_tensorrt_cannot_use_is_told_in_its_words(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[Log], Any], kind: str
+) -> None:
+    def refuse(log: Log) -> None:
+        log.log(trt.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(trt, kind, refuse)
+    with pytest.raises(EngineError, match=r"^CUDA initialization failure with error: 35$"):
+        make(Log())
 
 
 def test_a_complaint_is_given_once() -> None:

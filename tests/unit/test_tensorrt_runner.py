@@ -185,6 +185,13 @@ def test_a_size_that_its_profile_was_not_built_for_is_told(model: TinyModel) -> 
         engine_of(FakeDevice(), plans).runners(1)
 
 
+def test_a_profile_that_is_not_there_is_told(model: TinyModel) -> None:
+    graph = order_of(model).graph(SHAPE)
+    plans = {SHAPE: (fake_plan(graph, LADDER, profiles={1: 0, 2: 1, 4: 7}),)}
+    with pytest.raises(EngineError, match=r"^TensorRT: TensorRT gives no reason$"):
+        engine_of(FakeDevice(), plans).runners(1)
+
+
 def test_the_preamble_is_what_the_contract_puts_before_a_model() -> None:
     alone = onnx.load_from_string(preamble(SHAPE, half=True))
     assert [node.op_type for node in alone.graph.node] == ["Cast", "Mul", "Transpose"]
