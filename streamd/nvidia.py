@@ -2,7 +2,7 @@
 
 import ctypes
 
-_DRIVER = "libcuda.so.1"
+_DRIVER, _DECODER = "libcuda.so.1", "libnvcuvid.so.1"
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE, also where CUDA_VISIBLE_DEVICES hides them all
 
 
@@ -21,6 +21,23 @@ def driver_missing() -> str | None:
     count = ctypes.c_int(0)
     driver.cuDeviceGetCount(ctypes.byref(count))
     return None if count.value else "no NVIDIA GPU was found"
+
+
+def decoder_missing() -> str | None:
+    """What is missing for decoding on a GPU, None if it is all there.
+
+    Without NVDEC's library FFmpeg opens the GPU, and then decodes on the CPU without a word.
+    """
+    if missing := driver_missing():
+        return missing
+    try:
+        ctypes.CDLL(_DECODER)
+    except OSError:
+        return (
+            f"the NVIDIA driver is here without its {_DECODER}, which decodes "
+            "(a container has it if NVIDIA_DRIVER_CAPABILITIES names video)"
+        )
+    return None
 
 
 def _meaning(driver: ctypes.CDLL, code: int) -> str:

@@ -9,7 +9,7 @@ from av.codec.codec import Codec
 from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
-from streamd.nvidia import driver_missing
+from streamd.nvidia import decoder_missing
 
 DecodePath = Literal["cpu", "cuda"]
 
@@ -28,7 +28,7 @@ class Accelerator:
         self,
         wanted: Literal["auto", "cpu", "cuda"] = "cpu",
         *,
-        missing: Callable[[], str | None] = driver_missing,
+        missing: Callable[[], str | None] = decoder_missing,
         open_device: Callable[[], HWAccel] | None = None,
     ) -> None:
         self.note = ""

@@ -24,7 +24,7 @@ from streamd.ingest.decoder import Decoder
 from streamd.ingest.hwaccel import Accelerator
 from streamd.ingest.letterbox import FastScaler, Letterbox
 from streamd.ingest.source import source_for
-from streamd.nvidia import driver_missing
+from streamd.nvidia import decoder_missing, driver_missing
 from streamd.scenes import Scene
 from streamd.slots import InputShape
 from streamd.testing.http_server import HttpServer
@@ -288,7 +288,7 @@ def test_where_a_gpu_was_asked_for_in_vain_one_line_says_so(
 @pytest.mark.gpu
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 def test_a_gpu_decodes_the_same_picture(tmp_path: Path, codec: str) -> None:
-    missing = driver_missing()
+    missing = decoder_missing()
     if missing:
         pytest.skip(missing)
     clip = write_clip(tmp_path / "clip.mp4", Scene(seed=3, width=640, height=360), 2, codec)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from streamd.nvidia import driver_missing
+from streamd.nvidia import decoder_missing, driver_missing
 
 
 class Driver:
@@ -44,3 +44,24 @@ def test_what_the_driver_says(
 ) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(started, gpus))
     assert driver_missing() == missing
+
+
+@pytest.mark.parametrize(
+    ("gpus", "decodes", "missing"),
+    [
+        (1, True, None),
+        (1, False, "the NVIDIA driver is here without its libnvcuvid.so.1"),
+        (0, False, "no NVIDIA GPU was found"),
+    ],
+)
+def test_a_driver_without_its_decoder_is_told(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, decodes: bool, missing: str | None
+) -> None:
+    def load(name: str) -> Driver:
+        if name == "libnvcuvid.so.1" and not decodes:
+            raise OSError(f"{name}: cannot open shared object file")
+        return Driver(0, gpus)
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    said = decoder_missing()
+    assert said is None if missing is None else said and said.startswith(missing)
