@@ -113,6 +113,16 @@ class TensorRtRunner:
         self._pass = self._passes[spec.shapes[0], spec.ladder[0]]
         self._count = 0
 
+    @property
+    def passes(self) -> int:
+        """The shapes and batch sizes that it is ready for."""
+        return len(self._passes)
+
+    @property
+    def recorded(self) -> int:
+        """How many of those are graphs."""
+        return sum(each.is_recorded for each in self._passes.values())
+
     def load(self, images: Sequence[NDArray[np.uint8]]) -> None:
         """See Runner."""
         self._count = len(images)
@@ -178,6 +188,11 @@ class Pass:
             if self._graph is not None:
                 held.callback(self._graph.close)
             self._held = held.pop_all()
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is a graph; else each launch goes through all calls of TensorRT."""
+        return self._graph is not None
 
     def launch(self) -> None:
         """Gives the work to the stream; what cannot be a graph goes there step by step."""
