@@ -180,6 +180,7 @@ class Camera:
             for frame in decoded.frames:
                 self._take(feed, frame, decoded.cpu_ns)
             frames += len(decoded.frames)
+            self._check_device(feed, decoder)
             self._check_stall(feed)
             self._refused = decoder.refuses_all
             if self._refused:
@@ -264,6 +265,15 @@ class Camera:
             ts_source=TsSource.PTS,
             lossless=True,
         )
+
+    def _check_device(self, feed: Feed, decoder: Decoder) -> None:
+        """A GPU that fails for good, as one that fell off its bus, leaves the camera to the CPU.
+
+        Not so with a recording, which would begin again.
+        """
+        if feed.info.live and decoder.device_fails and self._accelerator.in_use:
+            self._accelerator.lost("the GPU has ceased to decode")
+            raise SourceError(Reason.INVALID_DATA, "the GPU has ceased to decode")
 
     def _check_stall(self, feed: Feed) -> None:
         """Packets that make no picture are a stall too: a codec that changed, say.

@@ -99,12 +99,18 @@ class Decoder:
         self._recovers_in: int | None = None  # pictures until a refresh is complete
         self._skipped: list[tuple[Picture, _Origin]] = []
         self._refused = 0
+        self._given_up_on = 0  # keyframes that the device failed at since it last made a frame
         self._delivers = False
 
     @property
     def refuses_all(self) -> bool:
         """Whether being strict has cost every keyframe so far."""
         return self.strict and not self._delivers and self._refused >= _KEYFRAMES_TO_REFUSE
+
+    @property
+    def device_fails(self) -> bool:
+        """Whether the GPU has failed at one keyframe after another: it is none of the stream's."""
+        return self._given_up_on >= _KEYFRAMES_TO_REFUSE
 
     @property
     def delays(self) -> bool:
@@ -139,8 +145,9 @@ class Decoder:
             images = self._images(picture, origin)
         except av.error.EOFError:
             images = []
-        except (av.error.FFmpegError, OSError):
+        except (av.error.FFmpegError, OSError) as error:
             origin.counted = True
+            self._given_up_on += origin.keyframe and isinstance(error, av.error.ExternalError)
             self._spoil(origin.number)
             self._refused += origin.keyframe
             # A JPEG decoder's packets all claim to be keyframes, whatever is in them.
@@ -198,6 +205,8 @@ class Decoder:
     def _sorted(self, images: list[av.VideoFrame], latest: _Origin, cpu_ns: int) -> Decoded:
         frames: list[DecodedFrame] = []
         damaged, keyframe = 0, False
+        if images:
+            self._given_up_on = 0
         for image in images:
             origin = image.opaque if isinstance(image.opaque, _Origin) else latest
             is_key = _is_keyframe(image, origin)

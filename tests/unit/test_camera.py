@@ -3,20 +3,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
+import av.error
 import numpy as np
 import pytest
 from av.codec.hwaccel import HWAccel
+from av.error import tag_to_code
 from av.video.stream import VideoStream
 
 from streamd.clock import Backoff
 from streamd.errors import Reason, SourceError
 from streamd.ingest.access_units import Packet, Picture
 from streamd.ingest.camera import Camera, CameraPlan
-from streamd.ingest.decoder import DecodedFrame
-from streamd.ingest.hwaccel import Accelerator
+from streamd.ingest.decoder import DecodedFrame, Decoder
+from streamd.ingest.hwaccel import Accelerator, DecodePath
 from streamd.ingest.rate_cap import RateCap
 from streamd.ingest.slot_writer import Begun, Capture, SlotWriter
 from streamd.ingest.source import Feed, StreamInfo
@@ -724,3 +726,41 @@ def test_without_a_gpu_a_file_that_gives_no_frame_is_not_read_again(clip: Path) 
     rig = Rig(partial(FakeFeed, clip, live=False, damaged=True), give_up=True)
     rig.run()
     assert rig.reports[-1].state is CameraState.FAILED
+
+
+class OnTheDevice(Accelerator):
+    """Calls every frame one of the GPU's for as long as that is in use."""
+
+    def path_of(self, stream: VideoStream, image: av.VideoFrame) -> DecodePath:
+        return "cuda" if self.in_use else "cpu"
+
+
+@pytest.mark.parametrize("code", ["EXT ", "INDA"])
+def test_a_gpu_that_ceases_to_decode_leaves_a_live_camera_to_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    path = tmp_path / "keyframes.mp4"
+    write_clip(path, "libx264", {"tune": "zerolatency", "g": "1"}, "yuv420p")
+    accelerator = OnTheDevice("auto", missing=lambda: None, open_device=lambda: HWAccel("cuda"))
+    accelerator.hwaccel()
+    decode = Decoder._images
+
+    def decode_five(decoder: Decoder, picture: Picture, origin: Any) -> list[av.VideoFrame]:
+        if accelerator.in_use and origin.number > 5:
+            av.error.err_check(-tag_to_code(code.encode()))
+        return decode(decoder, picture, origin)
+
+    monkeypatch.setattr(Decoder, "_images", decode_five)
+    feeds = [partial(FakeFeed, path, live=live) for live in (True, False)]
+    rig = Rig(*feeds, accelerator=accelerator)
+    rig.run()
+    assert rig.states == [CONNECTING, ONLINE, OFFLINE, CONNECTING, ONLINE, DONE]
+    ended, online = rig.reports[2], rig.reports[4]
+    if code == "EXT ":
+        what = "the GPU has ceased to decode"
+        assert (ended.reason, ended.detail) == (Reason.INVALID_DATA, what)
+        assert (online.decode, online.decode_note) == ("cpu", what)
+        assert rig.writer.damaged == 3
+    else:  # the stream's own fault
+        assert ended.reason is Reason.ENDED
+        assert online.decode == "cuda"
