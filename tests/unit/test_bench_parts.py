@@ -1,5 +1,6 @@
 """What becomes of a benchmark when a part of it crashes, hangs or fails."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,14 @@ def run(tmp_path: Path, *arguments: str) -> str:
     script = tmp_path / "benchmark.py"
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
     return done.stdout
 
 
