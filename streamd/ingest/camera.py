@@ -8,10 +8,11 @@ from streamd.clock import Backoff, Clock
 from streamd.errors import Reason, SourceError
 from streamd.ingest.access_units import Picture
 from streamd.ingest.decoder import DecodedFrame, Decoder
+from streamd.ingest.feed import Feed
 from streamd.ingest.hwaccel import Accelerator
 from streamd.ingest.letterbox import display_size
 from streamd.ingest.slot_writer import Capture, SlotWriter
-from streamd.ingest.source import Feed, Source
+from streamd.ingest.source import Source
 from streamd.ingest.thinning import KeyframeGate
 from streamd.ingest.timeline import CameraClock, FileTimeline, SegmentPace
 from streamd.logs import get_logger

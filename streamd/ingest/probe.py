@@ -7,9 +7,10 @@ from streamd.clock import SystemClock
 from streamd.config import CameraConfig
 from streamd.errors import SourceError
 from streamd.ingest.decoder import DecodedFrame, Decoder
+from streamd.ingest.feed import Feed
 from streamd.ingest.hwaccel import Accelerator, DecodePath
 from streamd.ingest.letterbox import display_size
-from streamd.ingest.source import Feed, source_for
+from streamd.ingest.source import source_for
 
 
 @dataclass(frozen=True, slots=True)

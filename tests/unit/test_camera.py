@@ -18,10 +18,10 @@ from streamd.errors import Reason, SourceError
 from streamd.ingest.access_units import Packet, Picture
 from streamd.ingest.camera import Camera, CameraPlan
 from streamd.ingest.decoder import DecodedFrame, Decoder
+from streamd.ingest.feed import Feed, StreamInfo
 from streamd.ingest.hwaccel import Accelerator, DecodePath
 from streamd.ingest.rate_cap import RateCap
 from streamd.ingest.slot_writer import Begun, Capture, SlotWriter
-from streamd.ingest.source import Feed, StreamInfo
 from streamd.processes.messages import CameraReport, CameraState
 from streamd.slots import TsSource
 

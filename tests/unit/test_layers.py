@@ -35,9 +35,9 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 
 # Who may import what is heavy or belongs to one place.
 OWNERS = {
-    "av": "ingest.access_units ingest.allocation ingest.decoder ingest.hwaccel ingest.letterbox "
-    "ingest.letterbox_exact ingest.motion ingest.probe ingest.rtcp ingest.source models.pictures "
-    "testing demo",
+    "av": "ingest.access_units ingest.allocation ingest.decoder ingest.feed ingest.hwaccel "
+    "ingest.letterbox ingest.letterbox_exact ingest.motion ingest.probe ingest.rtcp "
+    "models.pictures testing demo",
     "cv2": "ingest.letterbox_exact postprocess scenes testing demo",
     "openvino": "engines.openvino_library",
     "onnx": "engines.onnx_model engines.onnx_contract engines.onnx_batch engines.precision "

@@ -13,15 +13,8 @@ from av.stream import Disposition
 from streamd.config import CameraConfig
 from streamd.config.section import local_path
 from streamd.errors import Reason, SourceError
-from streamd.ingest.source import (
-    ContainerFeed,
-    FileSource,
-    HttpSource,
-    RtspSource,
-    StreamInfo,
-    _video_stream,
-    source_for,
-)
+from streamd.ingest.feed import ContainerFeed, StreamInfo, _video_stream
+from streamd.ingest.source import FileSource, HttpSource, RtspSource, source_for
 from streamd.ingest.worker import backoff_of
 
 
@@ -109,7 +102,7 @@ def played(
 ) -> Iterator[Any]:
     """The pictures of a feed, whose every read takes a second and which stalls after five."""
     now_s = itertools.count()
-    monkeypatch.setattr("streamd.ingest.source.time.monotonic", lambda: float(next(now_s)))
+    monkeypatch.setattr("streamd.ingest.feed.time.monotonic", lambda: float(next(now_s)))
     container = SimpleNamespace(demux=lambda: packets, format=SimpleNamespace(name="mpegts"))
     info = StreamInfo("mpeg2video", 25.0, live)
     return ContainerFeed(cast("Any", container), cast("Any", OURS), info, 5.0).pictures()
