@@ -8,7 +8,7 @@ worker (the reader):
 
 The state of a slot is three generation numbers, `written >= taken >= released`, and each of them
 is stored by one side only, so no lock is needed and none can be left held by a killed process.
-Stores of aligned 8-byte words are whole, and x86-64 keeps their order; docs/architecture.md says
+Stores of aligned 8-byte words are whole, and x86-64 keeps their order; docs/internals.md says
 what that means for other machines.
 """
 
