@@ -20,6 +20,8 @@ def _main() -> None:
     _open_standard_streams()
     # Nothing here has work for NumPy's OpenBLAS, which starts a thread a core in each process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # The import of ONNX Runtime would report itself to Microsoft.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     from streamd.config.secrets import mask_text  # noqa: PLC0415  # see the module's docstring
     from streamd.linux.prctl import rewrite_arguments  # noqa: PLC0415
 

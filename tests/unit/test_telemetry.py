@@ -1,4 +1,4 @@
-"""OpenVINO tells nobody that it was imported."""
+"""Neither OpenVINO nor ONNX Runtime tells anybody that it was imported."""
 
 import os
 import subprocess
@@ -23,4 +23,15 @@ def test_no_message_is_sent_and_no_id_is_kept(tmp_path: Path) -> None:
     )
     # OpenVINO's own replacement, which does nothing.
     assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+    assert not list(tmp_path.iterdir())
+
+
+def test_onnx_runtime_keeps_no_id_either(tmp_path: Path) -> None:
+    """It is loaded by the command; the id would go with its messages to Microsoft."""
+    subprocess.run(
+        [sys.executable, "-m", "streamd", "engines", "--cache", str(tmp_path / "engines")],
+        env=os.environ | {"HOME": str(tmp_path)} | {"CI": "", "GITHUB_ACTIONS": ""},
+        capture_output=True,
+        check=True,
+    )
     assert not list(tmp_path.iterdir())
