@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -142,6 +143,9 @@ class PublishFilter:
 def event_schema() -> dict[str, Any]:
     """The JSON schema of an event as `streamd tail --json` prints it, `data` unpacked."""
     schema: dict[str, Any] = msgspec.json.schema(Event)
+    for definition in schema["$defs"].values():
+        if "description" in definition:  # a docstring, which Python itself cleans from 3.13 on
+            definition["description"] = cleandoc(definition["description"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
