@@ -22,6 +22,9 @@ def _main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # The import of ONNX Runtime would report itself to Microsoft.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    # Else workers begin with the working directory on their path: a queue.py beside the
+    # configuration would be taken for Python's own.
+    os.environ["PYTHONSAFEPATH"] = "1"
     from streamd.config.secrets import mask_text  # noqa: PLC0415  # see the module's docstring
     from streamd.linux.prctl import rewrite_arguments  # noqa: PLC0415
 

@@ -72,12 +72,12 @@ def run_child(
         text.seek(0)
         with (
             subprocess.Popen(
-                [sys.executable, "-m", module, str(speaks)],
+                [sys.executable, "-P", "-m", module, str(speaks)],
                 stdin=text,
                 stdout=noise,
                 stderr=noise,
                 pass_fds=(speaks,),
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})},
             ) as process,
             children.counting(process),
         ):

@@ -1,5 +1,6 @@
 """check --connect, probe, tail, schema and demo, as a user types them."""
 
+import errno
 import json
 import os
 import re
@@ -10,12 +11,14 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from streamd.cli.main import main
 from streamd.config import RedisConfig
 from streamd.demo.clips import Clip
 from streamd.redis_client import connect
@@ -290,6 +293,39 @@ def test_the_daemon_needs_no_standard_streams(
     command = [sys.executable, "-m", "streamd", "run", "--until-done", str(config)]
     assert subprocess.run([*without, *command], check=False, timeout=120).returncode == 0
     assert json.loads(log.read_text().splitlines()[-1])["event"] == "stopped"
+
+
+def test_modules_beside_the_configuration_are_not_taken_for_pythons_own(
+    redis_server: RedisServer, clip: Clip, tmp_path: Path
+) -> None:
+    for name in ("threading", "json"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError(__file__)")
+    config = tmp_path / "streamd.yaml"
+    config.write_text(
+        f"redis: {{url: '{redis_server.url}'}}\nhttp: {{port: 0}}\n"
+        "model: {batch_size: 1, precision: fp32, imgsz: 320}\n"
+        f"cameras: [{{id: clip, url: {clip.path}}}]\n"
+    )
+    # As the installed command is, which begins with its own folder on the path.
+    begin = "import sys; sys.path.remove(''); from streamd.__main__ import main; main()"
+    command = [sys.executable, "-c", begin, "run", "--until-done", str(config)]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_this_user_may_not_open_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def app(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "closed/plot.png")
+
+    monkeypatch.setattr(import_module("streamd.cli.main"), "app", app)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "closed/plot.png: Permission denied\n"
 
 
 def test_ctrl_c_while_a_command_is_imported_is_no_traceback() -> None:
