@@ -18,10 +18,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from streamd.engines.contract import Built
 from streamd.errors import EngineError
@@ -87,14 +87,17 @@ class EngineCache:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def prepare(self) -> None:
-        """Makes the folder. Raises EngineError where nothing can be written there."""
+    def prepare(self, key: EngineKey) -> None:
+        """Makes the folder. Raises EngineError where an engine of `key` cannot be put there."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
         except OSError as error:
             raise EngineError(f"{self.root}: {error.strerror or error}") from None
+        place = self.root / key.folder
+        if place.is_dir() and not os.access(place, os.W_OK):
+            raise EngineError(f"{place}: is damaged, and another user's")
 
     def find(self, key: EngineKey) -> Entry | None:
         """The engine of `key`, None if there is none. Raises EngineError if it is damaged."""
@@ -170,7 +173,9 @@ class EngineCache:
 
     def entries(self) -> list[Entry]:
         """All whole engines, newest first; files are not verified."""
-        found = []
+        found: list[Entry] = []
+        if not os.path.isdir(self.root):  # also where this user may not look
+            return found
         for path in self.root.glob(f"*/{_MANIFEST}"):
             if not path.parent.name.startswith(_UNFINISHED):
                 try:
@@ -181,6 +186,8 @@ class EngineCache:
 
     def leftovers(self) -> list[Path]:
         """Folders of builds that were killed, and engines whose manifest cannot be read."""
+        if not os.path.isdir(self.root):
+            return []
         known = {entry.folder for entry in self.entries()}
         folders = (path for path in self.root.glob("*") if path.is_dir() and path not in known)
         unreadable = [path for path in folders if (path / _MANIFEST).exists()]
@@ -192,7 +199,7 @@ class EngineCache:
         lock = self.root / f".{name}.lock"
         if not lock.exists():
             return True
-        with lock.open("w") as file:
+        with _opened_lock(lock) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -203,7 +210,7 @@ class EngineCache:
     def _locked(self, key: EngineKey) -> Iterator[None]:
         """The lock dies with the process that holds it."""
         with _errors_of_the_disk(self.root):
-            file = (self.root / f".{key.folder}.lock").open("w")
+            file = _opened_lock(self.root / f".{key.folder}.lock")
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -234,6 +241,17 @@ def file_sha256(path: Path) -> str:
 def new_manifest(key: EngineKey, built: Built, proof: dict[str, Any], build_s: float) -> Manifest:
     """A manifest of what was just built; `store` adds the files."""
     return Manifest(key, built, proof, int(time.time()), round(build_s, 2), {}, 0)
+
+
+def _opened_lock(path: Path) -> IO[str]:
+    """Also where it is another user's, such as root's, who has built here before."""
+    try:
+        file = path.open("w")
+    except PermissionError:
+        return path.open()
+    with suppress(PermissionError):  # it is another's, who lets us write
+        os.fchmod(file.fileno(), 0o644)
+    return file
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def build(
 ) -> Entry:
     """The engine of `key`, built unless somebody else just did. Raises EngineError."""
     cache = EngineCache(Path(config.cache))
-    cache.prepare()
+    cache.prepare(key)
     with cache.building(key) as folder:
         entry = find_whole(cache, key, config, tell)
         if entry is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from streamd.config import ModelConfig
 from streamd.engines import Engine, ModelInfo, choose_backend, load_backend
-from streamd.engines.cache import EngineCache
+from streamd.engines.cache import EngineCache, EngineKey
 from streamd.engines.engine_file import is_engine_file
 from streamd.errors import EngineError
 from streamd.models.engine_order import find_whole, key_of, order_for
@@ -49,7 +49,7 @@ def load_engine(
     if kept is not None:
         engine = backend.load(order, kept.manifest.built, kept.folder)
         return LoadedEngine(engine, why, cached=True, proof=kept.manifest.proof)
-    with _usable_cache(settings, tell) as usable:
+    with _usable_cache(settings, key, tell) as usable:
         tell(f"building for {name}: {cache.why_missing(key)}")
         build_apart(usable, order.shapes, tell)
         entry = EngineCache(Path(usable.cache)).find(key)
@@ -70,10 +70,10 @@ def build_apart(config: ModelConfig, shapes: tuple[InputShape, ...], tell: Tell)
 
 
 @contextmanager
-def _usable_cache(config: ModelConfig, tell: Tell) -> Iterator[ModelConfig]:
-    """`config` with a folder that can be written to: what cannot be kept is built each time."""
+def _usable_cache(config: ModelConfig, key: EngineKey, tell: Tell) -> Iterator[ModelConfig]:
+    """`config` with a folder where `key` can be put: what cannot be kept is built each time."""
     try:
-        EngineCache(Path(config.cache)).prepare()
+        EngineCache(Path(config.cache)).prepare(key)
     except EngineError as error:
         tell(f"model.cache: {error}; engines are not kept")
         folder = tempfile.mkdtemp(prefix="streamd-engines-")

@@ -6,6 +6,7 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ KEY = EngineKey(
 @pytest.fixture
 def cache(tmp_path: Path) -> EngineCache:
     cache = EngineCache(tmp_path / "engines")
-    cache.prepare()
+    cache.prepare(KEY)
     return cache
 
 
@@ -158,7 +159,7 @@ def test_the_newest_comes_first(cache: EngineCache) -> None:
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EngineError) as caught:
-        EngineCache(tmp_path / "file" / "engines").prepare()
+        EngineCache(tmp_path / "file" / "engines").prepare(KEY)
     assert str(caught.value) == f"{tmp_path}/file/engines: Not a directory"
 
 
@@ -170,6 +171,46 @@ def test_others_may_read_what_one_user_built(cache: EngineCache) -> None:
         os.umask(usual)
     assert os.stat(folder).st_mode & 0o055 == 0o055
     assert all(file.stat().st_mode & 0o044 == 0o044 for file in folder.iterdir())
+
+
+def test_a_lock_that_another_user_has_left_is_taken(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root built here, or began to: the service may still build."""
+    stored(cache)
+    lock = cache.root / f".{KEY.folder}.lock"
+    lock.chmod(0o444)
+    usual = Path.open
+
+    def as_another(path: Path, mode: str = "r", *more: Any, **others: Any) -> Any:
+        if path == lock and mode != "r":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return usual(path, mode, *more, **others)
+
+    monkeypatch.setattr(Path, "open", as_another)
+    with cache.building(KEY):
+        assert not cache.leftovers()
+    (cache.root / f".building-{KEY.folder}-x").mkdir()
+    assert [path.name for path in cache.leftovers()] == [f".building-{KEY.folder}-x"]
+
+
+def test_others_may_take_the_lock(cache: EngineCache) -> None:
+    usual = os.umask(0o077)
+    try:
+        stored(cache)
+    finally:
+        os.umask(usual)
+    assert (cache.root / f".{KEY.folder}.lock").stat().st_mode & 0o044 == 0o044
+
+
+def test_no_engine_can_be_put_where_another_user_has_a_damaged_one(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = stored(cache)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(EngineError, match=f"^{folder}: is damaged, and another user's$"):
+        cache.prepare(KEY)
+    cache.prepare(replace(KEY, ladder="1"))
 
 
 def test_what_may_not_be_removed_is_one_line(
@@ -197,6 +238,8 @@ def test_a_folder_that_this_user_may_not_look_into_holds_no_engine(
 
     monkeypatch.setattr(os, "stat", refused)
     assert cache.find(KEY) is None
+    assert cache.why_missing(KEY) == "no engine of yard was built yet"
+    assert not cache.leftovers()
 
 
 def find_damaged(cache: EngineCache, rounds: int) -> None:
