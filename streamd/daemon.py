@@ -13,7 +13,7 @@ from streamd.http.doors import App
 from streamd.http.server import HttpServer, bind
 from streamd.logs import get_logger
 from streamd.models.configured_model import model_of, uncalibrated
-from streamd.preflight import missing_files, none_enabled
+from streamd.preflight import check_working_folder, missing_files, none_enabled
 from streamd.processes.signals import EndedEarly, Signals
 from streamd.publishing.spooler import waiting_for_another
 from streamd.redis_client import check_redis
@@ -48,6 +48,7 @@ def _run(
     until_done: bool,
     on_start: Callable[[Supervisor, Fleet, int], None],
 ) -> int:
+    check_working_folder()
     _check_useful(config, until_done)
     model = model_of(config)
     check_classes(config, config.enabled_cameras, model)

@@ -6,6 +6,7 @@ be writable, STREAMD_GPU=required is that of an image which makes no sense on a 
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from streamd.config import CameraConfig, Config, ModelConfig
@@ -45,6 +46,16 @@ def check_surroundings(model: ModelConfig, environ: Mapping[str, str] = os.envir
             )
 
 
+def check_working_folder() -> None:
+    """Raises SetupError where a process of this user could not be started in this folder."""
+    with suppress(FileNotFoundError):  # it was removed: processes are started in none
+        folder = os.getcwd()
+        if not os.access(folder, os.X_OK):
+            raise SetupError(
+                f"{folder}: user {os.getuid()} may not enter this folder; start streamd in another"
+            )
+
+
 def checked_log_file(config: Config) -> LogFile | None:
     """The file that the configuration wants its log in; ConfigError where it cannot be written."""
     file = log_file_of(config.log)
@@ -67,7 +78,7 @@ def unwritable_log(config: Config) -> list[Fault]:
         return []
     path = Path(file)
     # What is not there yet is made in the first folder above it that is.
-    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    there = next(p for p in (path, *path.absolute().parents) if os.path.exists(p))
     if os.access(there, os.W_OK) and there.is_dir() == (there != path):
         return []
     return [config.fault(("log", "file"), f"{file}: user {os.getuid()} cannot write it")]
@@ -93,8 +104,13 @@ def missing_file(camera: CameraConfig) -> str | None:
     if not camera.is_local_file:
         return None
     path = Path(local_path(camera.url))
-    if path.is_dir():
-        return f"{path} is a folder"
+    try:
+        return f"{path} is a folder" if path.is_dir() else _missing(path)
+    except PermissionError as error:  # a folder on the way to it is closed to this user
+        return f"{path}: user {os.getuid()} cannot read it: {error.strerror}"
+
+
+def _missing(path: Path) -> str | None:
     return None if path.exists() else f"no such file: {path}"
 
 

@@ -45,11 +45,7 @@ def main() -> None:
         code = 0
         sys.stdout = None
     except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        what = f"{error.filename or 'output'}: cannot be written: {error.strerror}"
-        code = _complain(SetupError(what), 1)
-        sys.stdout = None
+        code = _complain_of_file(error)
     except _WRONG_SETUP as error:
         code = _complain(error, 2)
     except StreamdError as error:
@@ -68,6 +64,18 @@ def _complain(error: StreamdError, code: int) -> int:
         print(mask_text(str(error)), file=sys.stderr, flush=True)
     except OSError:  # nobody listens any more, or a disk is full: the code says it
         sys.stderr = None
+    return code
+
+
+def _complain_of_file(error: OSError) -> int:
+    """Of one that may not be opened, or of a disk that is full; raises `error` if it is another."""
+    if isinstance(error, PermissionError) and error.filename:
+        return _complain(SetupError(f"{error.filename}: {error.strerror}"), 2)
+    if error.errno not in _FULL:
+        raise error
+    what = f"{error.filename or 'output'}: cannot be written: {error.strerror}"
+    code = _complain(SetupError(what), 1)
+    sys.stdout = None
     return code
 
 

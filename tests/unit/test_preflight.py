@@ -1,6 +1,7 @@
 """What an image promises to find."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,8 +10,15 @@ import pytest
 from streamd import preflight
 from streamd.config import ModelConfig, load_config
 from streamd.errors import SetupError
-from streamd.preflight import check_mounted, check_surroundings, unwritable_log
+from streamd.preflight import (
+    check_mounted,
+    check_surroundings,
+    check_working_folder,
+    missing_files,
+    unwritable_log,
+)
 
+NOBODY = 65534
 IN_IMAGE = {"STREAMD_VOLUMES": ""}
 
 
@@ -19,6 +27,16 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be read or written."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.setattr(os, "getuid", lambda: 1234)
+
+
+@pytest.fixture
+def no_root() -> Iterator[None]:
+    """A folder without its bits is closed to root as well."""
+    user = os.getuid()
+    if user == 0:
+        os.setresuid(NOBODY, NOBODY, 0)
+    yield
+    os.setresuid(user, user, user)
 
 
 def test_without_an_image_nothing_is_checked(tmp_path: Path, nobody: None) -> None:
@@ -89,3 +107,27 @@ def test_a_log_that_cannot_be_written_is_a_fault_and_nothing_is_made(tmp_path: P
     (fault,) = faults(tmp_path / "c.yaml" / "log.jsonl")
     assert "cannot write it" in fault
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_what_is_in_a_folder_that_is_closed_to_this_user_is_a_fault(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    text = f"log: {{file: {closed}/x.jsonl}}\ncameras: [{{id: a, url: {closed}/clip.mp4}}]\n"
+    (tmp_path / "c.yaml").write_text(text)
+    config = load_config(tmp_path / "c.yaml")
+    request.getfixturevalue("no_root")
+    (log,) = unwritable_log(config)
+    (camera,) = missing_files(config)
+    assert log.what == f"{closed}/x.jsonl: user {os.getuid()} cannot write it"
+    told = f"{closed}/clip.mp4: user {os.getuid()} cannot read it: Permission denied"
+    assert (camera.key, camera.what) == ("cameras[0].url", told)
+
+
+def test_a_working_folder_that_is_closed_to_this_user_is_told_before_workers_die_of_it(
+    tmp_path: Path, nobody: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SetupError, match=rf"^{tmp_path}: user 1234 may not enter this folder; "):
+        check_working_folder()
