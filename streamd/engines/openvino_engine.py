@@ -23,7 +23,7 @@ from streamd.engines.contract import (
     Runner,
     rung,
 )
-from streamd.engines.openvino_library import ov, properties
+from streamd.engines.openvino_library import opset13, ov, properties
 from streamd.errors import EngineError
 from streamd.linux.cores import available_cores
 from streamd.slots import InputShape
@@ -64,12 +64,23 @@ class OpenVinoBackend:
 
     def platform(self) -> Platform:
         """See Backend."""
-        names = [
-            f"{device}: {self._core.get_property(device, properties.device.full_name()).strip()}"
-            for device in self._devices()
-        ]
+        names = [f"{device}: {self._name(device)}" for device in self._devices()]
         version = str(ov.get_version()).partition("-")[0]
         return Platform(version, f"{'; '.join(names)}; {available_cores()} cores")
+
+    def _name(self, device: str) -> str:
+        name: str = self._core.get_property(device, properties.device.full_name()).strip()
+        if device != "CPU":
+            return name
+        # Virtual CPUs share names ("AMD EPYC"), and what is compiled for one set of instructions
+        # is refused where there is another.
+        value = opset13.parameter([1], ov.Type.f32)
+        compiled = self._core.compile_model(ov.Model([opset13.relu(value)], [value]), device)
+        try:
+            needs = str(compiled.get_property("RUNTIME_REQUIREMENTS"))
+        except RuntimeError:  # a version that does not look at that either
+            return name
+        return f"{name}, {needs.partition('isa=')[2]}"
 
     def build(self, order: BuildOrder, folder: Path, tell: Callable[[str], None]) -> Built:
         """See Backend."""

@@ -9,6 +9,6 @@ import sys
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # "cannot be imported"
 
 import openvino as ov  # noqa: E402  # after the line above
-from openvino import properties  # noqa: E402
+from openvino import opset13, properties  # noqa: E402
 
-__all__ = ["ov", "properties"]
+__all__ = ["opset13", "ov", "properties"]

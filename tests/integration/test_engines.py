@@ -208,6 +208,21 @@ def test_two_at_once_build_once(tmp_path: Path) -> None:
     assert len(files_of(tmp_path)) == 1
 
 
+def test_an_engine_of_a_cpu_of_that_name_with_other_instructions_is_none_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Virtual CPUs share names; OpenVINO does not load what was compiled for another one."""
+    options = (SHAPES, *SMALL, "--backend", "openvino", "--output", str(tmp_path))
+    assert streamd("build", *options)[0] == 0
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    (engine,) = json.loads(streamd("engines", "--cache", str(tmp_path), "--json")[1])
+    if "Intel AVX2; " in engine["device"]:
+        pytest.skip("this CPU has no more than AVX2")
+    assert "Intel AVX2; " in engine["misfit"]
+    assert streamd("build", *options)[0] == 0
+    assert len(files_of(tmp_path)) == 2
+
+
 def test_no_space_left_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
