@@ -11,7 +11,13 @@ from streamd.errors import ConfigError, EngineError, Fault, RedisSetupError, Sou
 from streamd.ingest.source import source_for
 from streamd.models.configured_model import model_at_hand, model_of, uncalibrated
 from streamd.models.engine_loader import load_engine
-from streamd.preflight import missing_file, missing_files, none_enabled, unwritable_log
+from streamd.preflight import (
+    missing_file,
+    missing_files,
+    none_enabled,
+    unreadable_tls_files,
+    unwritable_log,
+)
 from streamd.processes.child import Tell
 from streamd.redis_client import check_redis
 from streamd.supervision.layout import check_classes
@@ -34,6 +40,7 @@ def faults_of(config: Config, *, connect: bool, tell: Tell = lambda _: None) -> 
 def _static_faults(config: Config) -> Iterator[Fault]:
     """Faults that the files of this machine show."""
     yield from none_enabled(config)
+    yield from unreadable_tls_files(config)
     yield from unwritable_log(config)
     yield from uncalibrated(config)
     try:

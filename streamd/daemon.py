@@ -13,7 +13,13 @@ from streamd.http.doors import App
 from streamd.http.server import HttpServer, bind
 from streamd.logs import get_logger
 from streamd.models.configured_model import model_of, uncalibrated
-from streamd.preflight import check_working_folder, missing_files, none_enabled
+from streamd.preflight import (
+    check_working_folder,
+    missing_files,
+    none_enabled,
+    unreadable_tls_files,
+    unwritable_spool,
+)
 from streamd.processes.signals import EndedEarly, Signals
 from streamd.publishing.spooler import waiting_for_another
 from streamd.redis_client import check_redis
@@ -99,7 +105,7 @@ def _load_again(running: Config, until_done: bool) -> Reloaded:
 
 def _check_useful(config: Config, until_done: bool) -> None:
     """Refuses what could never work. One missing file among others is that camera's affair."""
-    useless = none_enabled(config) + uncalibrated(config)
+    useless = none_enabled(config) + unreadable_tls_files(config) + uncalibrated(config)
     if useless:
         raise ConfigError(useless)
     missing = missing_files(config)
@@ -134,8 +140,11 @@ def _greet(layout: Layout, port: int, redis_error: str | None) -> None:
         http=http,
         metrics=f"{http}/metrics",
     )
+    no_spool = unwritable_spool(config)
+    if no_spool:
+        log.warning("spool_unusable", reason=str(no_spool))
     if redis_error:
-        log.warning("redis_lost", reason=redis_error, effect="events wait on disk")
+        log.warning("redis_lost", reason=redis_error, effect="events wait")
     others = waiting_for_another(config.redis)
     if others:
         log.warning(

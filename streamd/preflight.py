@@ -74,14 +74,37 @@ def checked_log_file(config: Config) -> LogFile | None:
 def unwritable_log(config: Config) -> list[Fault]:
     """A fault where this user could not write the file of the log. Nothing is made."""
     file = config.log.file
-    if file is None:
-        return []
-    path = Path(file)
-    # What is not there yet is made in the first folder above it that is.
-    there = next(p for p in (path, *path.absolute().parents) if os.path.exists(p))
-    if os.access(there, os.W_OK) and there.is_dir() == (there != path):
+    if file is None or _could_write(Path(file), folder=False):
         return []
     return [config.fault(("log", "file"), f"{file}: user {os.getuid()} cannot write it")]
+
+
+def unwritable_spool(config: Config) -> Fault | None:
+    """Why events could not wait on disk if Redis were away. Nothing is made."""
+    folder = config.redis.spool.path
+    if folder is None or _could_write(Path(folder), folder=True):
+        return None
+    what = f"{folder}: user {os.getuid()} cannot write there: events would wait in memory alone"
+    return config.fault(("redis", "spool", "path"), what)
+
+
+def _could_write(path: Path, *, folder: bool) -> bool:
+    # What is not there yet is made in the first folder above it that is.
+    there = next(p for p in (path, *path.absolute().parents) if os.path.exists(p))
+    is_folder = there.is_dir()
+    return os.access(there, os.W_OK) and is_folder == (folder or there != path)
+
+
+def unreadable_tls_files(config: Config) -> list[Fault]:
+    """A fault for each file of TLS that this user cannot read."""
+    faults = []
+    for key in ("tls_ca", "tls_cert", "tls_key"):
+        file = getattr(config.redis, key)
+        if file is not None and not (os.path.isfile(file) and os.access(file, os.R_OK)):
+            there = os.path.exists(file)
+            what = f"user {os.getuid()} cannot read it" if there else "no such file"
+            faults.append(config.fault(("redis", key), f"{file}: {what}"))
+    return faults
 
 
 def none_enabled(config: Config) -> list[Fault]:

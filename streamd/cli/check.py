@@ -15,6 +15,7 @@ from streamd.cli.options import section_of
 from streamd.config import CameraConfig, mask_url
 from streamd.config.exposure import readable_secrets
 from streamd.errors import ConfigError, SourceError
+from streamd.preflight import unwritable_spool
 
 
 @app.command()
@@ -26,9 +27,8 @@ def check(
 ) -> None:
     """Validate a configuration: one line a fault, as FILE:LINE: KEY: what is wrong."""
     loaded = load(config)
-    exposed = readable_secrets(loaded)
-    if exposed:
-        print(f"warning: {exposed}", file=sys.stderr)
+    for warning in filter(None, (readable_secrets(loaded), unwritable_spool(loaded))):
+        print(f"warning: {warning}", file=sys.stderr)
     # Here and below: a command pays only for what it needs itself.
     from streamd.checks import faults_of  # noqa: PLC0415
 

@@ -1,5 +1,7 @@
 """The model that a configuration names."""
 
+import os
+
 from streamd.config import Config
 from streamd.engines import ModelInfo
 from streamd.engines.engine_file import is_engine_file
@@ -42,8 +44,13 @@ def check_model(path: str) -> None:
 
 
 def uncalibrated(config: Config) -> list[Fault]:
-    """A fault where int8 is asked for without the pictures that it needs."""
+    """A fault where int8 is asked for without the pictures that it needs, or they are not there."""
     model = config.model
-    if model.precision != "int8" or model.calibrate or is_engine_file(model.path):
+    if model.precision != "int8" or is_engine_file(model.path):
         return []
-    return [config.fault(("model", "calibrate"), "int8 needs pictures to calibrate with")]
+    key = ("model", "calibrate")
+    if not model.calibrate:
+        return [config.fault(key, "int8 needs pictures to calibrate with")]
+    if "://" in model.calibrate or os.path.exists(model.calibrate):
+        return []
+    return [config.fault(key, f"no such file or folder: {model.calibrate}")]

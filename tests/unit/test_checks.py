@@ -31,6 +31,10 @@ def test_nothing_is_wrong_with_the_least(tmp_path: Path) -> None:
 def test_int8_without_pictures_is_told_before_a_worker_stumbles_over_it(tmp_path: Path) -> None:
     expected = "1: model.calibrate: int8 needs pictures to calibrate with"
     assert faults(tmp_path, "{precision: int8}") == [expected]
+    absent = f"{{precision: int8, calibrate: {tmp_path}/none}}"
+    assert faults(tmp_path, absent) == [
+        f"1: model.calibrate: no such file or folder: {tmp_path}/none"
+    ]
     with pytest.raises(ConfigError, match="int8 needs pictures"):
         run_daemon(loaded(tmp_path, "{precision: int8}"))
 

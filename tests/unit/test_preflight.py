@@ -15,7 +15,9 @@ from streamd.preflight import (
     check_surroundings,
     check_working_folder,
     missing_files,
+    unreadable_tls_files,
     unwritable_log,
+    unwritable_spool,
 )
 
 NOBODY = 65534
@@ -107,6 +109,38 @@ def test_a_log_that_cannot_be_written_is_a_fault_and_nothing_is_made(tmp_path: P
     (fault,) = faults(tmp_path / "c.yaml" / "log.jsonl")
     assert "cannot write it" in fault
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_a_spool_that_could_not_be_used_is_told_before_it_is_needed(tmp_path: Path) -> None:
+    def what(folder: Path | str) -> str | None:
+        text = f"redis: {{spool: {{path: {folder}}}}}\ncameras: [{{id: a, url: 'rtsp://h/x'}}]\n"
+        (tmp_path / "c.yaml").write_text(text)
+        fault = unwritable_spool(load_config(tmp_path / "c.yaml"))
+        return None if fault is None else str(fault)
+
+    assert what("null") is None
+    assert what(tmp_path) is None
+    assert what(tmp_path / "new" / "spool") is None
+    found = what(tmp_path / "c.yaml" / "spool")
+    assert found is not None
+    assert "c.yaml:1: redis.spool.path: " in found
+    assert "events would wait in memory alone" in found
+    assert what(tmp_path / "c.yaml") is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_files_of_tls_that_cannot_be_read_are_faults(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("")
+    text = (
+        f"redis: {{url: 'rediss://h', tls_ca: {tmp_path}/ca.pem, tls_cert: {tmp_path}, "
+        f"tls_key: {tmp_path}/none.pem}}\ncameras: [{{id: a, url: 'rtsp://h/x'}}]\n"
+    )
+    (tmp_path / "c.yaml").write_text(text)
+    faults = unreadable_tls_files(load_config(tmp_path / "c.yaml"))
+    assert [(fault.key, fault.what) for fault in faults] == [
+        ("redis.tls_cert", f"{tmp_path}: user {os.getuid()} cannot read it"),
+        ("redis.tls_key", f"{tmp_path}/none.pem: no such file"),
+    ]
 
 
 def test_what_is_in_a_folder_that_is_closed_to_this_user_is_a_fault(
