@@ -59,11 +59,12 @@ def scenes() -> Pictures:
 def sampled(source: str) -> Pictures:
     """Up to 32 frames of `source`: a camera's URL, a video, an image, or a folder of those.
 
-    Raises EngineError where it gives none.
+    What a folder hides (`.DS_Store`, `._photo.jpg`) is no picture of it. Raises EngineError
+    where there is none.
     """
     path = Path(source)
     try:
-        members = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [source]
+        members = _shown_in(path) if path.is_dir() else [source]
     except OSError as error:
         raise EngineError(f"{source}: {error.strerror or error}") from None
     share = max(1, _COUNT // max(1, len(members)))
@@ -76,6 +77,10 @@ def sampled(source: str) -> Pictures:
     if not frames:
         raise EngineError(f"{mask_url(source)}: holds no pictures to calibrate with")
     return Pictures(frames)
+
+
+def _shown_in(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
 
 
 def _frames_of(url: str, count: int) -> list[av.VideoFrame]:

@@ -33,6 +33,7 @@ def test_scenes_come_in_several_aspects_as_an_engine_wants_them() -> None:
 def test_a_folder_gives_each_of_its_images(tmp_path: Path) -> None:
     for number in range(5):
         flat_image(tmp_path / f"{number}.png", 40 * number)
+    (tmp_path / ".DS_Store").write_bytes(b"of the system")
     assert brightness(sampled(str(tmp_path))) == pytest.approx([0, 40, 80, 120, 160], abs=2)
 
 
