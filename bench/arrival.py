@@ -3,8 +3,8 @@
     python -m bench.arrival
 
 A simulated RTSP camera over loopback, by codec and frames a second. At first FFmpeg's way, where a
-picture is whole once the next one begins; then that of streamd/access_units.py, once the connection
-has shown how it cuts its pictures. Medians of 25 pictures each.
+picture is whole once the next one begins; then that of streamd/ingest/access_units.py, once the
+connection has shown how it cuts its pictures. Medians of 25 pictures each.
 """
 
 import argparse

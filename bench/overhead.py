@@ -95,7 +95,7 @@ Moved = tuple[float, float, float]
 
 def _measure(count: int, redis_url: str, seconds: float) -> Moved:
     """Frames a second, and CPU microseconds a frame of the inference worker and of the cameras."""
-    each = max(4, math.ceil(2 * _BATCH / count) + 1)  # as in streamd/layout.py, for files
+    each = max(4, math.ceil(2 * _BATCH / count) + 1)  # as supervision/layout.py has it for files
     pool, ledger = SlotPool(each * count, _SHAPE), Ledger(count, 1)
     ready, space = Doorbell(), Doorbell()
     spec = InferenceSpec(
@@ -183,7 +183,7 @@ def _inference_main(spec: InferenceSpec, connection: Connection) -> None:
 
 
 def _infer(spec: InferenceSpec, link: SupervisorLink) -> None:
-    """As in streamd/inference.py, with the other engine."""
+    """As in streamd/inference/worker.py, with the other engine."""
     loaded = LoadedEngine(_InstantEngine(), "", cached=True, proof={})
     model = ModelInstance(_MODEL, spec.model_config, loaded, spec.pool)
     results = results_for(spec, link, model.runners)

@@ -1,4 +1,4 @@
-"""The routes: metrics, health and the API. Who may ask is http_doors.py's affair."""
+"""The routes: metrics, health and the API. Who may ask is doors.py's affair."""
 
 from threading import Lock
 from typing import Annotated, Any, Protocol
