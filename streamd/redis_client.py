@@ -35,6 +35,7 @@ _WHILE_A_SCRIPT_RUNS = "BUSY "
 # Redis will refuse these again however often they are sent.
 _HOPELESS = "WRONGTYPE"
 _PAGE = 1000
+_NAME = "streamd"  # of the daemon's connections, in CLIENT LIST
 # How redis-py names a Sentinel that it asked: with all of its options.
 _A_CLIENT = re.compile(
     r"<redis\.(?:asyncio\.)?client\.Redis\(.*?\bhost=([^,)]*),port=(\d+).*?\)>\)>\)>"
@@ -45,12 +46,13 @@ class Unreachable(Exception):  # noqa: N818  # a state of Redis, no error of the
     """Redis does not take what was sent, for now; the text is one line without credentials."""
 
 
-def connect(config: RedisConfig) -> Any:
+def connect(config: RedisConfig, name: str | None = None) -> Any:
     """A client for `config.url`: redis.Redis, or RedisCluster, which has the same commands.
 
+    Redis lists it under its `name`; to have one takes the right to CLIENT SETNAME.
     Raises one of REDIS_ERRORS where a Cluster has to be asked first and does not answer.
     """
-    options = {**options_of(config), "client_name": "streamd", "retry": Retry(NoBackoff(), 0)}
+    options = {**options_of(config), "client_name": name, "retry": Retry(NoBackoff(), 0)}
     scheme, _, rest = config.url.partition("://")
     if scheme.endswith("+cluster"):
         url = f"{scheme.removesuffix('+cluster')}://{rest}"
@@ -110,7 +112,7 @@ def check_redis(config: RedisConfig) -> str | None:
     where = f"redis.url: {mask_url(config.url)}"
     client: Any = None
     try:
-        client = connect(config)
+        client = connect(config, _NAME)
         for stream in (config.stream, config.status_stream):
             kind = client.type(stream) if "{camera}" not in stream else "none"
             if isinstance(kind, str) and kind not in ("none", "stream"):
@@ -224,7 +226,7 @@ class RedisStreams:
 
     def _connected(self) -> Any:
         if self._client is None:
-            self._client = connect(self._config)
+            self._client = connect(self._config, _NAME)
         return self._client
 
     def _unreachable(self, error: Exception) -> Unreachable:

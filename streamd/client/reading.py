@@ -40,7 +40,7 @@ _AWAY = (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError
 _FAILING_OVER = (ReadOnlyError, ClusterError, TryAgainError)
 # The stream or the group is gone, as when Redis lost its data: both are made again. A full disk, a
 # replica that is missing, a script that takes long.
-_PASSING = ("NOGROUP", "UNBLOCKED", "MISCONF", "NOREPLICAS", "BUSY ")
+_PASSING = ("NOGROUP", "no such key", "UNBLOCKED", "MISCONF", "NOREPLICAS", "BUSY ")
 
 _log = logging.getLogger("streamd.client")
 
@@ -130,7 +130,8 @@ class Reading:
     ) -> None:
         self.options = options
         self.position: dict[str, str] = {}
-        self.consumer = options.consumer or _new_consumer()
+        self.consumer = options.consumer or ""
+        self._process = 0  # that made up the name of the consumer
         status = () if options.on_gap is None else (options.status_stream,)
         self._streams = tuple(dict.fromkeys((*status, *options.streams)))
         self._together = [(s,) for s in self._streams] if clustered else [self._streams]
@@ -148,6 +149,9 @@ class Reading:
 
         It is asked for anew after an error, and goes on where the last one was.
         """
+        if not self.options.consumer and self._process != os.getpid():
+            # A fork that went on with the name of its parent would have what that one works on.
+            self.consumer, self._process = _new_consumer(), os.getpid()
         for stream in self._streams:
             yield from self._find_start(stream) if self._alone else self._join(stream)
         if not self._alone:

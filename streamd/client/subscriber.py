@@ -25,6 +25,7 @@ from streamd.client.reading import Call, Options, Pause, Reading
 from streamd.config import RedisConfig
 from streamd.events import Event
 
+_LOOK_EVERY_S = 0.5  # whether an AsyncSubscriber that waits was closed
 _TROUBLE = (RedisError, RedisClusterException, OSError)
 
 
@@ -88,8 +89,9 @@ class Subscriber:
 
     def _disconnect(self) -> None:
         """Unless another thread waits for an answer; that one does it then."""
-        if self._client is not None and self._in_use.acquire(blocking=False):
-            self._client.close()
+        if self._in_use.acquire(blocking=False):
+            if self._client is not None:
+                self._client.close()
             self._client = None
             self._in_use.release()
 
@@ -101,6 +103,7 @@ class AsyncSubscriber:
         self._server = server_of(url)
         self._reading = _reading(self._server, options)
         self._client: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # that of the client
         self._closed = False
 
     @property
@@ -120,26 +123,40 @@ class AsyncSubscriber:
             if isinstance(step, Event):
                 yield step
             elif isinstance(step, Pause):
-                await asyncio.sleep(step.seconds)
+                await self._sleep(step.seconds)
             else:
                 try:
                     answer = await self._call(step)
                     reading.answered()
-                except _TROUBLE as error:
+                except Exception as error:
+                    # Where `close` took the connection away from a call, anything may be raised.
                     if not self._closed:
-                        await asyncio.sleep(reading.delay_after(error))
+                        if not isinstance(error, _TROUBLE):
+                            raise
+                        await self._sleep(reading.delay_after(error))
                     await self._disconnect()
                     steps = reading.steps()
 
     async def _call(self, call: Call) -> Any:
-        if self._client is None:
-            self._client = connected_async(self._server)
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:  # a client ends with its loop
+            self._client, self._loop = connected_async(self._server), loop
+        client = self._client
         try:
-            return await getattr(self._client, call.name)(*call.args, **call.options)
+            return await getattr(client, call.name)(*call.args, **call.options)
         except ResponseError as error:
             if _may_be_there_already(call, error):
                 return None
             raise
+        finally:
+            if client is not self._client:  # closed while it may have been connecting
+                await close_async(client)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Not much longer than until it is closed."""
+        while seconds > 0 and not self._closed:
+            await asyncio.sleep(min(seconds, _LOOK_EVERY_S))
+            seconds -= _LOOK_EVERY_S
 
     async def close(self) -> None:
         """Ends it: a task that waits for an event comes out of its loop."""
@@ -147,8 +164,8 @@ class AsyncSubscriber:
         await self._disconnect()
 
     async def _disconnect(self) -> None:
-        if self._client is not None:
-            client, self._client = self._client, None
+        client, self._client = self._client, None
+        if client is not None and self._loop is asyncio.get_running_loop():
             await close_async(client)
 
 

@@ -1,6 +1,7 @@
 """streamd.client and the examples against a real Redis."""
 
 import asyncio
+import gc
 import re
 import threading
 import time
@@ -14,6 +15,7 @@ import redis
 from redis.exceptions import AuthenticationError, RedisError
 
 from streamd.client import AsyncSubscriber, Event, Gap, Subscriber
+from streamd.clock import Backoff
 from streamd.config import RedisConfig
 from streamd.redis_client import connect
 from streamd.testing.redis_server import RedisServer
@@ -504,6 +506,122 @@ def test_closing_ends_a_loop_that_waits_for_redis() -> None:
     subscriber.close()
     reader.join(10)
     assert not reader.is_alive()
+
+
+def test_closing_ends_an_async_loop_that_waits_long_for_redis(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Backoff, "next_delay_s", lambda _: 60.0)
+
+    async def read() -> None:
+        subscriber = AsyncSubscriber("redis://127.0.0.1:1/0")
+
+        async def all_of_it() -> None:
+            async for _ in subscriber:
+                pass
+
+        reader = asyncio.create_task(all_of_it())
+        await asyncio.sleep(0.3)
+        await subscriber.close()
+        await asyncio.wait_for(reader, 10)
+
+    asyncio.run(read())
+
+
+def test_closing_an_async_subscriber_at_any_step_leaves_no_connection(
+    redis_server: RedisServer,
+) -> None:
+    async def read(steps: int) -> None:
+        subscriber = AsyncSubscriber(redis_server.url)
+
+        async def all_of_it() -> None:
+            async for _ in subscriber:
+                pass
+
+        reader = asyncio.create_task(all_of_it())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await subscriber.close()
+        await asyncio.wait_for(reader, 10)
+
+    for steps in range(30):
+        asyncio.run(read(steps))
+        gc.collect()  # a connection that is left warns, which is an error here
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+def test_a_time_out_around_the_next_event_loses_none(
+    redis_server: RedisServer, client: Any, group: str | None
+) -> None:
+    async def read() -> list[int]:
+        subscriber = AsyncSubscriber(redis_server.url, start="0", group=group)
+        events = aiter(subscriber)
+        seen: list[int] = []
+        while len(seen) < 5:
+            try:
+                seen.append((await asyncio.wait_for(anext(events), 0.2)).seq)
+            except TimeoutError:
+                events = aiter(subscriber)
+                publish(client, event(len(seen)))
+        await subscriber.close()
+        return seen
+
+    assert asyncio.run(read()) == [0, 1, 2, 3, 4]
+
+
+def test_a_subscriber_goes_on_in_another_event_loop(redis_server: RedisServer, client: Any) -> None:
+    publish(client, *(event(n) for n in range(4)))
+    subscriber = AsyncSubscriber(redis_server.url, start="0")
+
+    async def read() -> list[int]:
+        events = aiter(subscriber)
+        return [(await anext(events)).seq for _ in range(2)]
+
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        assert first.run(read()) == [0, 1]
+        left = subscriber._client
+        assert second.run(read()) == [2, 3]
+        second.run(subscriber.close())
+        first.run(left.aclose())
+
+
+def test_processes_that_a_subscriber_is_forked_into_share_no_consumer(
+    redis_server: RedisServer, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(client, *(event(n) for n in range(20)))
+    subscriber = Subscriber(redis_server.url, group="g", start="0")
+    assert seqs(iter(subscriber), 1) == [0]
+    monkeypatch.setattr("streamd.client.reading.os.getpid", lambda: 1)  # this is the child
+    assert seqs(iter(subscriber), 1) == [10]
+
+
+def test_a_stream_that_is_gone_is_waited_for(redis_server: RedisServer, client: Any) -> None:
+    publish(client, *(event(n) for n in range(10)))
+    gaps: list[Gap] = []
+    events = iter(Subscriber(redis_server.url, group="g", start="0", on_gap=gaps.append))
+    read_at_once = 5  # of two streams
+    assert seqs(events, read_at_once) == list(range(read_at_once))
+    client.delete(STREAM)
+    seen: list[int] = []
+    reader = threading.Thread(target=lambda: seen.extend(seqs(events, 1)), daemon=True)
+    reader.start()
+    time.sleep(0.3)
+    publish(client, event(50))
+    reader.join(10)
+    assert seen == [50]
+
+
+@pytest.mark.parametrize("shape", ["section", "url"])
+def test_the_rights_that_are_documented_suffice(
+    redis_server: RedisServer, client: Any, shape: str
+) -> None:
+    publish(client, event(1))
+    client.execute_command(
+        "ACL", "SETUSER", "reader", "on", ">q7", "~streamd:*", "+xread", "+xrevrange"
+    )
+    url = f"redis://reader:q7@127.0.0.1:{redis_server.port}/0"
+    server = RedisConfig(url=url) if shape == "section" else url
+    assert seqs(iter(Subscriber(server, start="0")), 1) == [1]
 
 
 def test_a_text_instead_of_a_list_is_refused() -> None:

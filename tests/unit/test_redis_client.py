@@ -74,7 +74,7 @@ class FakeClient:
 def clients(monkeypatch: pytest.MonkeyPatch) -> list[FakeClient]:
     """The clients that connecting gives, in turn."""
     made: list[FakeClient] = []
-    monkeypatch.setattr(redis_client, "connect", lambda config: made.pop(0))
+    monkeypatch.setattr(redis_client, "connect", lambda config, name: made.pop(0))
     return made
 
 
