@@ -1,5 +1,6 @@
 """Every configuration key, with its type, default, unit and meaning."""
 
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -21,6 +22,10 @@ AutoOrPositive = Literal["auto"] | Annotated[int, Field(ge=1)]
 ImageSize = Literal["auto"] | Annotated[int, Field(ge=32)] | tuple[int, int]
 
 _NETWORK = tuple(f"{scheme}://" for scheme in LIVE_SCHEMES)
+# FFmpeg's own bounds of what stands before the @.
+_LONGEST_LOGIN = {"rtsp": 127, "rtsps": 127, "http": 1023, "https": 1023}
+# RFC 6874 escapes the % of an IPv6 zone ([fe80::1%25eth0]); FFmpeg takes it as it is.
+_ESCAPED_ZONE = re.compile(r"^((?:[^/?#]*@)?\[[^]/?#]*)%25")
 
 
 class Publish(StrEnum):
@@ -213,6 +218,14 @@ class CameraConfig(Section):
             raise ValueError(
                 "has no valid host or port; in a password / ? # @ and : are %2F %3F %23 %40 and %3A"
             )
+        login = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[0]
+        longest = _LONGEST_LOGIN.get(scheme.lower(), len(login))
+        if len(login.encode()) > longest:
+            raise ValueError(
+                f"has more than {longest} bytes of user and password, escapes counted: FFmpeg "
+                "would cut them off"
+            )
+        rest = _ESCAPED_ZONE.sub(r"\1%", rest)
         return f"{scheme.lower()}://{rest}"
 
     @field_validator("motion", mode="before")

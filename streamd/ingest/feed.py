@@ -101,10 +101,7 @@ class ContainerFeed:
             # A server that says nothing until our time-out gives InvalidDataError.
             if time.monotonic() - began_s >= 0.9 * camera.open_timeout_s:
                 raise SourceError(Reason.TIMEOUT, "no answer in time") from None
-            host = urlsplit(f"//{camera.host}").hostname
-            if host and getattr(error, "errno", None) == errno.EIO and _has_no_address(host):
-                raise SourceError(Reason.UNREACHABLE, f"unknown host {host}") from None
-            raise source_error(error, Reason.TIMEOUT) from None
+            raise _not_opened(camera, error) from None
         try:
             stream = _video_stream(container)
         except SourceError:
@@ -146,7 +143,12 @@ class ContainerFeed:
                 packet = next(demuxed, None)
             except (av.error.FFmpegError, OSError) as error:
                 self._check_stall(began_s)  # TLS turns our own time-out into an error of its own
-                raise self._broken_off(error) from None
+                if not self._ends_by_closing(error):
+                    raise self._broken_off(error) from None
+                packet = av.Packet()
+                packet.stream = self.stream
+                yield cast("Packet", packet)
+                return
             if packet is None:
                 return
             # A read that timed out first gives what FFmpeg held back until the next frame begins:
@@ -160,15 +162,44 @@ class ContainerFeed:
         if self.info.live and time.monotonic() - began_s >= self.read_timeout_s:
             raise SourceError(Reason.STALLED, f"no packet for {self.read_timeout_s:g} s")
 
+    def _ends_by_closing(self, error: Exception) -> bool:
+        """Whether it is the end of a recording whose length the web server did not tell.
+
+        HTTP then ends it by closing the connection, which FFmpeg takes for an error.
+        """
+        unknown = not (self.info.live or self.info.in_segments) and self.container.size < 0
+        return unknown and getattr(error, "errno", None) == errno.EIO
+
     def _broken_off(self, error: Exception) -> SourceError:
         fault = source_error(error, Reason.STALLED)
-        if self.info.live and fault.reason is Reason.UNREACHABLE:
+        of_network = self.info.live or not self.container.name.startswith("file:")
+        if of_network and fault.reason is Reason.UNREACHABLE:
             return SourceError(Reason.ENDED, f"the connection broke: {fault.detail}")
         return fault
 
     def close(self) -> None:
         """See Feed."""
         self.container.close()
+
+
+def _not_opened(camera: CameraConfig, error: Exception) -> SourceError:
+    """What FFmpeg's error says of a camera that did not open; of some it says too little."""
+    number = getattr(error, "errno", None)
+    scheme = "" if camera.is_local_file else camera.url.partition("://")[0]
+    if number == errno.EPROTONOSUPPORT and scheme.startswith("rtsp"):
+        other = "udp" if camera.transport == "tcp" else "tcp"
+        what = f"gives no video over {camera.transport}; try transport: {other}"
+        return SourceError(Reason.REFUSED, what)
+    if number == errno.EIO and scheme:
+        host = urlsplit(f"//{camera.host}").hostname
+        if host and _has_no_address(host):
+            return SourceError(Reason.UNREACHABLE, f"unknown host {host}")
+        if scheme in ("rtsps", "https"):
+            doubt = ", as with a certificate that is not trusted or of another host (tls_verify)"
+            return SourceError(Reason.UNREACHABLE, "TLS failed" + doubt * camera.tls_verify)
+        if scheme == "http":
+            return SourceError(Reason.INVALID_DATA, "what the server sent is no video")
+    return source_error(error, Reason.TIMEOUT)
 
 
 def _is_live(container: InputContainer, stream: VideoStream) -> bool:
@@ -189,6 +220,7 @@ def source_error(error: Exception, interrupted: Reason) -> SourceError:
         ((av.error.HTTPNotFoundError, av.error.FileNotFoundError), Reason.NOT_FOUND),
         ((av.error.TimeoutError,), Reason.TIMEOUT),
         ((av.error.ConnectionRefusedError, av.error.HTTPError), Reason.REFUSED),
+        ((av.error.HTTPClientError,), Reason.REFUSED),
         ((av.error.InvalidDataError, av.error.EOFError), Reason.INVALID_DATA),
         ((av.error.DecoderNotFoundError, av.error.ProtocolNotFoundError), Reason.CODEC_UNSUPPORTED),
         ((IsADirectoryError, PermissionError), Reason.INVALID_DATA),

@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -120,7 +121,8 @@ def test_rtsp_through_tls(daemon: DaemonFactory, rtsp_server: RtspServer, clip: 
             f"  - {{id: careful, url: '{url}', tls_verify: true}}\n"
         )
         running.wait_events(5, "trusting")
-        running.wait_for_log("camera_offline", camera="careful", reason="unreachable")
+        told = running.wait_for_log("camera_offline", camera="careful", reason="unreachable")
+        assert "a certificate that is not trusted" in told["detail"]
         assert not running.events("careful")
 
 
@@ -204,6 +206,75 @@ def test_an_mp4_whose_size_nobody_knows_is_live_and_any_other_a_recording(
         assert feed.info.live == (not size)
         feed.close()
         server.join()
+
+
+@contextlib.contextmanager
+def one_answer(answer: bytes) -> Iterator[str]:
+    """The URL of a web server that gives `answer` once, and closes the connection."""
+
+    def serve(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client, contextlib.suppress(OSError):
+            client.recv(4096)
+            client.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/a"
+        server.join()
+
+
+def recorded(path: Path) -> bytes:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(50):
+            container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+def test_a_recording_whose_length_is_not_told_is_read_to_its_end(tmp_path: Path) -> None:
+    with one_answer(b"HTTP/1.0 200 OK\r\n\r\n" + recorded(tmp_path / "a.mkv")) as url:
+        feed = source_for(CameraConfig(id="clip", url=url)).open()
+        decoder = Decoder(feed.stream, SystemClock())
+        frames = sum(len(decoder.decode(picture).frames) for picture in feed.pictures())
+        feed.close()
+    assert frames == 50
+
+
+def test_a_recording_that_breaks_off_says_so(tmp_path: Path) -> None:
+    data = recorded(tmp_path / "a.mkv")
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n"
+    with one_answer(head.encode() + data[: len(data) * 3 // 4]) as url:
+        feed = source_for(CameraConfig(id="clip", url=url)).open()
+        with pytest.raises(SourceError, match="ended: the connection broke"):
+            list(feed.pictures())
+        feed.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ("200 OK", "invalid_data: what the server sent is no video"),
+        ("429 Too Many Requests", "refused: Server returned 429"),
+        ("410 Gone", "refused: Server returned 4XX"),
+    ],
+)
+def test_a_web_server_that_gives_no_video_is_not_unreachable(status: str, told: str) -> None:
+    answer = f"HTTP/1.1 {status}\r\n\r\n<html>who are you?</html>"
+    with one_answer(answer.encode()) as url, pytest.raises(SourceError) as raised:
+        source_for(CameraConfig(id="gate", url=url)).open()
+    assert str(raised.value).startswith(told)
+
+
+def test_a_camera_that_does_not_take_the_transport_says_which_to_try(clip: Clip) -> None:
+    with RtspServer(tcp_only=True) as server:
+        url = server.mount("/gate", clip.path).url
+        with pytest.raises(SourceError) as raised:
+            source_for(CameraConfig(id="gate", url=url, transport="udp")).open()
+    assert str(raised.value) == "refused: gives no video over udp; try transport: tcp"
 
 
 def test_a_picture_that_stops_while_its_sound_goes_on_is_a_stall(tmp_path: Path) -> None:

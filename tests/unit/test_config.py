@@ -7,8 +7,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from streamd.config import Config, Publish, load_config
+from streamd.config import CameraConfig, Config, Publish, load_config
 from streamd.config.exposure import readable_secrets
 from streamd.config.reference import render
 from streamd.config.section import key_of
@@ -655,6 +656,21 @@ def test_a_network_url_without_a_valid_host_is_a_fault(tmp_path: Path, url: str)
     said = str(caught.value)
     assert ":3: cameras[0].url: has no valid host or port" in said
     assert "p@ss" not in said
+
+
+@pytest.mark.parametrize(
+    ("scheme", "most"), [("rtsp", 127), ("rtsps", 127), ("http", 1023), ("https", 1023)]
+)
+def test_a_login_that_ffmpeg_would_cut_off_is_a_fault(scheme: str, most: int) -> None:
+    longest = f"{scheme}://u:{'p' * (most - 2)}@h/x"
+    assert CameraConfig(id="a", url=longest).url == longest
+    with pytest.raises(ValidationError, match=f"more than {most} bytes of user and password"):
+        CameraConfig(id="a", url=longest.replace("u:", "uu:"))
+
+
+def test_the_zone_of_an_ipv6_address_may_be_escaped() -> None:
+    camera = CameraConfig(id="a", url="rtsp://u:p%25@[fe80::1%25eth0]:554/x%25")
+    assert camera.url == "rtsp://u:p%25@[fe80::1%eth0]:554/x%25"
 
 
 def test_network_urls_as_cameras_have_them(tmp_path: Path) -> None:

@@ -103,7 +103,9 @@ def played(
     """The pictures of a feed, whose every read takes a second and which stalls after five."""
     now_s = itertools.count()
     monkeypatch.setattr("streamd.ingest.feed.time.monotonic", lambda: float(next(now_s)))
-    container = SimpleNamespace(demux=lambda: packets, format=SimpleNamespace(name="mpegts"))
+    container = SimpleNamespace(
+        demux=lambda: packets, format=SimpleNamespace(name="mpegts"), name="file:a.ts", size=9
+    )
     info = StreamInfo("mpeg2video", 25.0, live)
     return ContainerFeed(cast("Any", container), cast("Any", OURS), info, 5.0).pictures()
 
