@@ -107,7 +107,12 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self._since_s = self.loop.time()
         self._within(REQUEST_WITHIN_S)
-        others: list[Connection] = [c for c in self.connections if isinstance(c, Connection)]
+        # Of many that come at once, those that were closed for it are still among them.
+        others: list[Connection] = [
+            c
+            for c in self.connections
+            if isinstance(c, Connection) and not c.transport.is_closing()
+        ]
         own = [c for c in others if c.client and self.client and c.client[0] == self.client[0]]
         if len(own) > CONNECTIONS_OF_CLIENT:
             min(own, key=lambda c: (c.answering, c._since_s)).transport.abort()

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Response
 from streamd.config import HttpConfig, LogConfig
 from streamd.errors import SetupError
 from streamd.http import server as http_server
-from streamd.http.server import CONNECTIONS_OF_CLIENT, HttpServer, bind
+from streamd.http.server import CONNECTIONS, CONNECTIONS_OF_CLIENT, HttpServer, bind
 from streamd.logs import configure_logging
 
 from .harness import eventually
@@ -33,6 +33,10 @@ def small_app() -> FastAPI:
     @app.get("/large")
     def large() -> Response:
         return Response(b"x" * LARGE)
+
+    @app.get("/busy")
+    async def busy() -> None:
+        time.sleep(0.5)  # meanwhile all other connections wait to be accepted
 
     @app.get("/broken")
     def broken() -> None:
@@ -106,6 +110,20 @@ def test_a_client_with_hundreds_of_slow_connections_keeps_nobody_out(port: int) 
         for client in slow:
             client.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
         assert all(healthy(port) for _ in range(5))
+
+
+def test_a_client_that_opens_hundreds_of_connections_at_once_keeps_nobody_out(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "REQUEST_WITHIN_S", 30.0)
+    with ExitStack() as stack:
+        first = stack.enter_context(connected(port))
+        first.sendall(b"GET /busy HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.1)
+        for _ in range(CONNECTIONS + 50):
+            stack.enter_context(connected(port))
+        first.recv(1)
+        eventually(lambda: healthy(port), 5)
 
 
 def test_a_connection_serves_many_requests_with_pauses(port: int) -> None:
