@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -178,8 +179,10 @@ def quarter_turns(frame: av.VideoFrame) -> int:
 def is_mirrored(frame: av.VideoFrame) -> bool:
     """Whether `frame` is to be shown mirrored: its rows in reverse order, before it is turned."""
     try:
-        # PyAV's annotation knows no kind of data but motion vectors.
-        matrix = cast("bytes | None", frame.side_data.get("DISPLAYMATRIX"))
+        # Not frame.side_data: it and the frame would refer to each other, and images would fill the
+        # memory until Python looks for such circles.
+        side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # the annotation lacks it
+        matrix = side_data.get("DISPLAYMATRIX")
     except ValueError:  # nor does PyAV itself know each that may be beside it: EXIF
         return False
     if matrix is None:

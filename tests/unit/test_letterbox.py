@@ -1,5 +1,7 @@
+import gc
 import math
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -369,6 +371,19 @@ def test_a_mirrored_picture_is_shown_as_its_matrix_says(
     expected = np.zeros((2, 2))
     expected[corner] = 255
     assert brightness == pytest.approx(expected, abs=20)
+
+
+@pytest.mark.parametrize("scaler", SCALERS)
+def test_images_are_freed_at_once(tmp_path: Path, scaler: Callable[[], Scaler]) -> None:
+    frame = turned_frame(tmp_path / "mirrored.mp4", MIRRORS[0][0])
+    gc.collect()
+    gc.disable()
+    try:
+        scaler().scale(frame, Letterbox.fit(64, 48, InputShape(32, 32)))
+        references = sys.getrefcount(frame)
+    finally:
+        gc.enable()
+    assert references == 2  # `frame` itself, and the argument
 
 
 def test_a_photo_is_turned_as_its_exif_says(tmp_path: Path) -> None:
