@@ -128,13 +128,11 @@ def missing_file(camera: CameraConfig) -> str | None:
         return None
     path = Path(local_path(camera.url))
     try:
-        return f"{path} is a folder" if path.is_dir() else _missing(path)
+        if path.is_dir():
+            return f"{path} is a folder"
+        return None if path.exists() else f"no such file: {path}"
     except PermissionError as error:  # a folder on the way to it is closed to this user
         return f"{path}: user {os.getuid()} cannot read it: {error.strerror}"
-
-
-def _missing(path: Path) -> str | None:
-    return None if path.exists() else f"no such file: {path}"
 
 
 def _check_volume(folder: Path) -> None:

@@ -23,6 +23,8 @@ _CONTAINERS = (
 )
 # HLS may carry sound and subtitles beside the picture.
 _HTTP_FORMATS = f"{_CONTAINERS},hls,aac,ac3,eac3,mp3,webvtt"
+# Of MPEG-TS: an encoder that starts anew goes on in the stream that is read, not in one beside it.
+_ONE_VIDEO = {"merge_pmt_versions": "1"}
 
 
 class Source(Protocol):
@@ -71,7 +73,7 @@ class RtspSource:
 
 @dataclass(frozen=True, slots=True)
 class HttpSource:
-    """MJPEG, MPEG-TS, HLS, ... or a plain file over HTTP; see `_is_live`."""
+    """MJPEG, MPEG-TS, HLS, ... or a plain file over HTTP; feed.py tells which is live."""
 
     camera: CameraConfig
     accelerator: Accelerator
@@ -85,8 +87,7 @@ class HttpSource:
             "format_whitelist": _HTTP_FORMATS,
             # Of a live stream the newest segment is the first that is read.
             "live_start_index": "-1",
-            # An encoder that starts anew goes on in the stream that is read, not in one beside it.
-            "merge_pmt_versions": "1",
+            **_ONE_VIDEO,
             **_tls_options(self.camera),
         }
         return ContainerFeed.open(
@@ -105,11 +106,7 @@ class FileSource:
         """See Source."""
         # "file:" keeps FFmpeg from taking a path for one of its protocols, such as concat:.
         path = f"file:{local_path(self.camera.url)}"
-        options = {
-            "protocol_whitelist": "file",
-            "format_whitelist": _CONTAINERS,
-            "merge_pmt_versions": "1",  # as of HTTP
-        }
+        options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS, **_ONE_VIDEO}
         return ContainerFeed.open(self.camera, path, options, self.accelerator, live=False)
 
 
